@@ -1,0 +1,2 @@
+//! Set-up, tests, checks and benchmarks of the workspace.
+fn main() {}

@@ -1,0 +1,1 @@
+//! LoRA adapters as plain arrays, read from and written to PEFT folders.

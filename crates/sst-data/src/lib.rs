@@ -1,0 +1,1 @@
+//! Data sets as text, prompts, splits and synthetic fixtures.

@@ -1,0 +1,1 @@
+//! Benchmarks, judges, scores and statistics over a Generator.

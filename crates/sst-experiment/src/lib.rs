@@ -1,0 +1,1 @@
+//! Plans, run folders, resume, aggregated results and their tables.

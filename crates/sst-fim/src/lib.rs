@@ -1,0 +1,1 @@
+//! Fisher information of LoRA parameters on libtorch.

@@ -1,0 +1,1 @@
+//! Llama-family language models with LoRA on libtorch.

@@ -1,0 +1,1 @@
+//! Fisher artefacts, generalised eigenproblems and the safety subspace.
