@@ -1,2 +1,141 @@
-//! Set-up, tests, checks and benchmarks of the workspace.
-fn main() {}
+//! Set-up, tests, checks and benchmarks of the workspace: `cargo xtask --help`.
+//!
+//! It needs neither libtorch nor a BLAS, so that it can be what brings them.
+
+mod bench;
+mod command;
+mod demo;
+mod layering;
+mod lint;
+mod setup;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::bench::Bench;
+use crate::demo::Demo;
+use crate::setup::{Build, Profile};
+use crate::workspace::Workspace;
+
+/// Set-up, tests, checks and benchmarks of SST-Merge.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Bring libtorch, OpenBLAS and the demo model; what is there already is left as it is.
+    #[command(after_help = "Example:\n  cargo xtask setup --cpu")]
+    Setup(Libtorch),
+    /// Train, merge and judge the demo adapters end to end, and print the table of results.
+    #[command(
+        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --data my-data --out runs/mine --device cuda:0"
+    )]
+    Demo(DemoArgs),
+    /// Run a recipe with `sst sweep`, from a release build.
+    #[command(
+        after_help = "Example:\n  cargo xtask sweep docs/recipes/demo.toml --data runs/demo-data --out runs/grid"
+    )]
+    Sweep {
+        /// Passed on to `sst sweep` as they are; paths are relative to where you stand.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run every test: unit, end to end, doctests, those that need the demo model, the examples.
+    #[command(after_help = "Example:\n  cargo xtask test")]
+    Test,
+    /// Check formatting, clippy, the documentation and the order of the crates.
+    #[command(after_help = "Example:\n  cargo xtask lint")]
+    Lint,
+    /// Run the benchmarks; without a name, all of them.
+    #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench merge -- --save-baseline before")]
+    Bench {
+        /// Which benchmarks.
+        names: Vec<Bench>,
+        /// Passed on to Criterion.
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// Which libtorch to install; by default the one with CUDA where an NVIDIA driver is present.
+#[derive(Args)]
+struct Libtorch {
+    /// The small build without GPU support.
+    #[arg(long, conflicts_with = "cuda")]
+    cpu: bool,
+    /// The build with CUDA, several GB.
+    #[arg(long)]
+    cuda: bool,
+}
+
+impl Libtorch {
+    fn wanted(&self) -> Option<Build> {
+        match (self.cpu, self.cuda) {
+            (true, _) => Some(Build::Cpu),
+            (_, true) => Some(Build::Cuda),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// A data folder in the layout of docs/setup.md; without it, made-up data is generated.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where adapters, merges and results go, `runs/demo` in the root if not given; a run that was cut off goes on
+    /// from there.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where the model runs, `auto`, `cpu` or `cuda:N`; without it, `sst` chooses.
+    #[arg(long)]
+    device: Option<String>,
+    /// Passed on to `sst sweep`.
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    match run(Cli::parse().task) {
+        Ok(()) => {
+            println!("Done in {}.", command::wall_time(started.elapsed()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup(libtorch) => setup::all(&workspace, libtorch.wanted(), Profile::Release).map(drop),
+        Task::Demo(demo) => demo::demo(
+            &workspace,
+            &Demo {
+                data: demo.data,
+                out: demo.out,
+                device: demo.device,
+                args: demo.args,
+            },
+        ),
+        Task::Sweep { args } => demo::sweep(&workspace, &args),
+        Task::Test => test::test(&workspace),
+        Task::Lint => lint::lint(&workspace),
+        Task::Bench { names, args } => bench::bench(&workspace, &names, &args),
+    }
+}

@@ -1,1 +1,37 @@
-//! Benchmarks, judges, scores and statistics over a Generator.
+//! Benchmarks, judges, scores and statistics over a language model that others provide.
+//!
+//! A [`Generator`] answers prompts and weighs continuations; this crate asks, judges and counts, and needs no tensor
+//! library for it. A [`Suite`] draws the items of its [`Benchmark`]s once and asks every model the same; an
+//! [`Evaluation`] keeps each score with its confidence interval and every item behind it, so that [`compare`] can pair two models item
+//! by item. [`is_refusal`] and
+//! [`validity`] judge an answer, [`rouge_l`] compares it with a reference.
+
+mod benchmark;
+mod comparison;
+mod error;
+mod evaluation;
+mod generator;
+mod judge;
+mod paired;
+mod porter;
+mod rouge;
+mod stats;
+mod suite;
+mod suite_config;
+mod validity;
+
+pub use benchmark::{Benchmark, BenchmarkScore, ItemRecord, MmluScoring, SubjectScore};
+pub use comparison::{Comparison, compare};
+pub use error::Error;
+pub use evaluation::Evaluation;
+pub use generator::{
+    ContinuationScore, Finish, GenerateRequest, Generated, Generator, GeneratorError, Sampling, ScoreRequest,
+};
+pub use judge::is_refusal;
+pub use paired::{PairedDifference, holm, mcnemar, paired_bootstrap};
+pub use porter::stem;
+pub use rouge::{rouge_l, rouge_tokens};
+pub use stats::{Interval, mean, mean_interval, wilson_interval};
+pub use suite::Suite;
+pub use suite_config::{AnswerLengths, CheckedSuiteConfig, ItemCounts, SuiteConfig};
+pub use validity::{Validity, validity};

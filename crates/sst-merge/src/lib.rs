@@ -1,1 +1,57 @@
-//! Merge a utility and a safety LoRA adapter: V1, V2 and the trait they share.
+//! Merge a utility and a safety LoRA adapter of one language model.
+//!
+//! - [`MergeStrategy`]: the trait; [`V1`] and [`V2`] are the study's two methods on phi, all A and B entries.
+//! - [`MergeInputs`]: utility adapters U (several: their mean), a safety adapter S, and a safety subspace.
+//! - [`Merged`]: the adapter and what was measured on the way; [`write_merged`] makes it a PEFT folder.
+//! - [`StrategyConfig`]: a strategy as a recipe spells it.
+//!
+//! Everything that a downstream crate needs from the crates below is re-exported here.
+//!
+//! ```
+//! use sst_merge::{Adapter, DiagonalFisher, Estimator, FisherMeta, LoraConfig, MergeInputs, RATIO_EPS, gevp};
+//! use sst_merge::{MergeStrategy, V2Config, array};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let adapter = |a, b| {
+//!     Adapter::from_pairs(LoraConfig::new(1, 2.0, ["q_proj"]), [("layers.0.q_proj".into(), a, b)])
+//! };
+//! let utility = adapter(array![[1.0, 2.0]], array![[3.0], [4.0]])?;
+//! let safety = adapter(array![[0.5, -1.0]], array![[2.0], [-3.0]])?;
+//!
+//! let fisher = |values: [f32; 4]| {
+//!     DiagonalFisher::new(utility.layout(), values.to_vec(), FisherMeta::new(Estimator::Diag, "response", 0))
+//! };
+//! let (f_safety, f_utility) = (fisher([1.0, 9.0, 1.0, 8.0])?, fisher([1.0, 1.0, 1.0, 1.0])?);
+//! let basis = gevp::diagonal(&f_safety, &f_utility, 2, RATIO_EPS)?;
+//!
+//! let strategy = V2Config { k: 2, weight: 0.5, ..V2Config::default() }.check()?;
+//! let merged = strategy.merge(&MergeInputs::new(std::slice::from_ref(&utility), &safety).with_basis(&basis))?;
+//! assert_eq!(merged.adapter.to_flat(), [1.0, 1.5, 3.0, 2.5]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod card;
+mod error;
+mod inputs;
+mod merged;
+mod strategy;
+mod write;
+
+pub use error::Error;
+pub use inputs::MergeInputs;
+pub use merged::{Diagnostics, Merged};
+pub use strategy::{
+    DEFAULT_K, DEFAULT_RESIDUAL, MergeStrategy, Mode, Preset, STRATEGIES, StrategyConfig, Strengths, V1, V1Config, V2,
+    V2Config, strategy_by_name,
+};
+pub use write::{MergeRecord, write_merged};
+
+pub use ndarray::{Array2, array};
+pub use sst_adapter::{
+    Adapter, Dtype, Error as AdapterError, LoraConfig, LoraModule, ModulePath, ParamLayout, ParamSlot, TargetModules,
+};
+pub use sst_artefact::{Input, Manifest};
+pub use sst_subspace::{
+    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, Projection, Quantile,
+    RATIO_EPS, RandomControl, Selection, Spectrum, gevp,
+};

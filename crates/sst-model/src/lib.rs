@@ -1,1 +1,46 @@
-//! Llama-family language models with LoRA on libtorch.
+//! Language models of the Llama family on libtorch, with LoRA adapters beside them.
+//!
+//! [`LanguageModel`] loads a Hugging Face model folder, generates and scores (it implements
+//! [`sst_eval::Generator`]), and [`Trainer`] fine-tunes an adapter on it. [`Trace`] hands per-sample gradients to the
+//! Fisher estimators. [`fetch`] brings models here.
+
+mod batch;
+mod cache;
+mod chat_template;
+mod config;
+mod counter;
+mod decoder;
+mod device;
+mod error;
+mod fetch;
+mod generate;
+mod gguf;
+mod host;
+#[cfg(feature = "hub")]
+mod hub;
+mod likelihood;
+mod lora;
+mod mask;
+mod model;
+mod packaged;
+mod rope;
+mod tiny;
+mod tokenizer;
+mod trace;
+mod train;
+mod weights;
+
+pub use batch::{BatchLimits, Side};
+pub use config::{ModelConfig, RopeScaling};
+pub use counter::uniform;
+pub use device::{DeviceChoice, Precision, set_threads};
+pub use error::Error;
+pub use fetch::fetch;
+pub use host::floats;
+pub use likelihood::{Encoded, TokenLosses};
+pub use lora::Lora;
+pub use model::LanguageModel;
+pub use tiny::write_tiny_model;
+pub use tokenizer::Tokenizer;
+pub use trace::{ModuleGradients, Trace};
+pub use train::{CheckedTrainConfig, Progress, TrainConfig, TrainReport, Trainer};

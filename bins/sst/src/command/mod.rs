@@ -1,0 +1,72 @@
+//! One file per command.
+
+mod compare;
+mod data;
+mod eval;
+mod fisher;
+mod merge;
+mod model;
+mod subspace;
+mod sweep;
+mod train;
+
+use crate::options::Options;
+use clap::Subcommand;
+use sst_data::{DataFolder, Dataset, Split};
+use std::path::PathBuf;
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Bring a base model here.
+    #[command(subcommand)]
+    Model(model::Model),
+    /// Make data sets.
+    #[command(subcommand)]
+    Data(data::Data),
+    /// Fine-tune a LoRA adapter.
+    Train(train::Train),
+    /// Measure Fisher information of an adapter's parameters.
+    Fisher(fisher::Fisher),
+    /// Find the directions that matter for safety and not for utility.
+    Subspace(subspace::Subspace),
+    /// Merge utility adapters with a safety adapter.
+    Merge(merge::Merge),
+    /// Measure safety and skill of a model, with or without an adapter.
+    Eval(eval::Eval),
+    /// Print evaluations side by side.
+    Compare(compare::Compare),
+    /// Run a recipe: train, measure, merge over a grid, evaluate, compare.
+    Sweep(sweep::Sweep),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self, options: &Options) -> anyhow::Result<()> {
+        match self {
+            Self::Model(command) => command.run(options),
+            Self::Data(command) => command.run(options),
+            Self::Train(command) => command.run(options),
+            Self::Fisher(command) => command.run(options),
+            Self::Subspace(command) => command.run(options),
+            Self::Merge(command) => command.run(options),
+            Self::Eval(command) => command.run(options),
+            Self::Compare(command) => command.run(options),
+            Self::Sweep(command) => command.run(options),
+        }
+    }
+}
+
+/// The file of a split: `path` itself, or the one inside the folder `path`.
+fn data_file(path: PathBuf, dataset: Dataset, split: Split) -> anyhow::Result<PathBuf> {
+    if path.is_dir() { Ok(DataFolder::open(&path)?.path(dataset, split)?) } else { Ok(path) }
+}
+
+/// The command as it was typed, for model cards.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .map(|a| if a.is_empty() || a.contains(char::is_whitespace) { format!("'{a}'") } else { a })
+        .collect();
+    format!("sst {}", arguments.join(" "))
+}

@@ -1,0 +1,66 @@
+//! Options that every command takes.
+
+use clap::{ArgAction, Args};
+use sst_experiment::{ModelSource, Session};
+use sst_model::{BatchLimits, DeviceChoice, Precision};
+use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
+
+/// Options that every command takes.
+#[derive(Args)]
+pub struct Options {
+    /// Where to compute: auto, cpu or cuda:N.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE", help_heading = "Global options")]
+    pub device: DeviceChoice,
+    /// Precision of the base weights: f32, bf16 or f16.
+    #[arg(long, global = true, default_value = "f32", value_name = "DTYPE", help_heading = "Global options")]
+    pub dtype: Precision,
+    /// Threads inside one operation; all cores if not given.
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    pub threads: Option<usize>,
+    /// Rows of one forward pass at most.
+    #[arg(long, global = true, default_value_t = BatchLimits::default().rows, value_name = "N", help_heading = "Global options")]
+    pub batch_rows: usize,
+    /// Tokens of one forward pass at most, padding included.
+    #[arg(long, global = true, default_value_t = BatchLimits::default().tokens, value_name = "N", help_heading = "Global options")]
+    pub batch_tokens: usize,
+    /// Print the result as JSON on standard output, and no progress.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// More log lines on standard error (-v info, -vv debug, -vvv trace); RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+impl Options {
+    /// Quiet by default, so that logs do not tear progress bars and tables.
+    pub fn start_logging(&self) {
+        let level = ["error", "info", "debug", "trace"][usize::from(self.verbose.min(3))];
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+
+    /// A session on the model in `folder`; the model itself is loaded when first needed.
+    pub fn session(&self, folder: PathBuf) -> anyhow::Result<Session> {
+        if let Some(threads) = self.threads {
+            sst_model::set_threads(threads)?;
+        }
+        let limits = BatchLimits { rows: self.batch_rows, tokens: self.batch_tokens }.check()?;
+        Ok(Session::new(ModelSource { folder, device: self.device, precision: self.dtype, limits }))
+    }
+
+    /// Progress bars on a terminal, plain lines otherwise, nothing beside JSON.
+    pub fn reporter(&self) -> Box<dyn sst_experiment::Reporter> {
+        if self.json { Box::new(sst_experiment::Silent) } else { Box::new(crate::bars::Bars::default()) }
+    }
+
+    /// Prints `value` as JSON if asked to, else `text`.
+    pub fn print(&self, value: &impl serde::Serialize, text: &str) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(value)?);
+        } else {
+            println!("{text}");
+        }
+        Ok(())
+    }
+}

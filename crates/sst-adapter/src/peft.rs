@@ -1,0 +1,357 @@
+//! PEFT folders: `adapter_config.json` beside `adapter_model.safetensors`.
+//!
+//! Tensors are named `base_model.model.<module>.lora_A.weight` `[r, d_in]` and `.lora_B.weight` `[d_out, r]`;
+//! `.lora_A.default.weight`, which some tools write, reads as the same.
+
+use crate::{Adapter, Dtype, Error, LoraConfig, ModulePath};
+use half::{bf16, f16};
+use ndarray::Array2;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype as StoredDtype, SafeTensors};
+use sst_artefact::{read_json, write_atomic, write_json};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+/// Name of the configuration inside a PEFT folder.
+pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
+/// Name of the weights inside a PEFT folder.
+pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+const PREFIX: &str = "base_model.model.";
+
+impl Adapter {
+    /// Reads a PEFT folder. f32, bf16 and f16 tensors may be mixed; all become f32.
+    ///
+    /// # Errors
+    /// One line that names the file and the key or tensor: a missing, cut or corrupt file, a configuration that we
+    /// cannot honour, an unknown or missing tensor, a shape that contradicts the rank, a NaN or an infinity.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let config_path = folder.join(ADAPTER_CONFIG_FILE);
+        let config = LoraConfig::from_json(&read_json(&config_path, "adapter configuration")?)
+            .map_err(Error::in_file(&config_path))?;
+        let path = folder.join(ADAPTER_WEIGHTS_FILE);
+        let bytes = std::fs::read(&path).map_err(sst_artefact::Error::io("read", &path))?;
+        let pairs = read_pairs(&bytes).map_err(Error::in_file(&path))?;
+        Adapter::from_pairs(config, pairs).map_err(Error::in_file(&path))
+    }
+
+    /// Writes a PEFT folder that Python's PEFT loads; the same adapter gives the same bytes.
+    ///
+    /// Each file is whole or absent; the configuration comes last, so a folder that has one is complete.
+    ///
+    /// # Errors
+    /// As [`Adapter::check`]; [`Error::Overflow`] when an entry does not fit `dtype`; a file that cannot be written.
+    pub fn save(&self, folder: &Path, dtype: Dtype) -> Result<(), Error> {
+        self.check()?;
+        let config = self.config.to_json()?;
+        let mut tensors = Vec::with_capacity(2 * self.modules.len());
+        for (path, module) in &self.modules {
+            for (side, tensor) in [("lora_A", &module.a), ("lora_B", &module.b)] {
+                let name = format!("{PREFIX}{path}.{side}.weight");
+                let bytes = encode(&name, tensor, dtype)?;
+                tensors.push((name, tensor.shape().to_vec(), bytes));
+            }
+        }
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| Ok((name, TensorView::new(stored(dtype), shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let file = safetensors::serialize(views, Some(metadata))?;
+        write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| w.write_all(&file))?;
+        write_json(&folder.join(ADAPTER_CONFIG_FILE), &config)?;
+        Ok(())
+    }
+}
+
+/// (module, A, B) of every module of the file.
+fn read_pairs(bytes: &[u8]) -> Result<Vec<(ModulePath, Array2<f32>, Array2<f32>)>, Error> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let mut sides: BTreeMap<ModulePath, [Option<Array2<f32>>; 2]> = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let (module, side) = parse_name(name).ok_or_else(|| Error::UnknownTensor {
+            tensor: name.to_owned(),
+        })?;
+        let place = &mut sides.entry(module).or_default()[side];
+        if place.replace(decode(name, &view)?).is_some() {
+            return Err(Error::DuplicateTensor {
+                tensor: name.to_owned(),
+            });
+        }
+    }
+    sides
+        .into_iter()
+        .map(|(module, sides)| {
+            let missing = |side| Error::MissingTensor {
+                tensor: format!("{PREFIX}{module}.{side}.weight"),
+            };
+            match sides {
+                [Some(a), Some(b)] => Ok((module, a, b)),
+                [None, _] => Err(missing("lora_A")),
+                [_, None] => Err(missing("lora_B")),
+            }
+        })
+        .collect()
+}
+
+/// The module and 0 for A or 1 for B.
+fn parse_name(name: &str) -> Option<(ModulePath, usize)> {
+    let name = name.strip_prefix(PREFIX)?.strip_suffix(".weight")?;
+    let name = name.strip_suffix(".default").unwrap_or(name);
+    let (module, side) = name.rsplit_once('.')?;
+    match side {
+        "lora_A" => Some((ModulePath::new(module), 0)),
+        "lora_B" => Some((ModulePath::new(module), 1)),
+        _ => None,
+    }
+}
+
+fn decode(name: &str, view: &TensorView<'_>) -> Result<Array2<f32>, Error> {
+    let [rows, cols] = *view.shape() else {
+        return Err(Error::NotMatrix {
+            tensor: name.to_owned(),
+            shape: view.shape().to_vec(),
+        });
+    };
+    let data = view.data();
+    let halves = || data.as_chunks::<2>().0.iter();
+    let entries: Vec<f32> = match view.dtype() {
+        StoredDtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        StoredDtype::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        StoredDtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        other => {
+            return Err(Error::TensorType {
+                tensor: name.to_owned(),
+                dtype: format!("{other:?}"),
+            });
+        }
+    };
+    Ok(Array2::from_shape_vec((rows, cols), entries).expect("safetensors checked the length"))
+}
+
+fn encode(name: &str, tensor: &Array2<f32>, dtype: Dtype) -> Result<Vec<u8>, Error> {
+    let overflow = |value: f32| Error::Overflow {
+        tensor: name.to_owned(),
+        value,
+        dtype,
+    };
+    let mut bytes = Vec::with_capacity(tensor.len() * 4);
+    for &x in tensor {
+        match dtype {
+            Dtype::F32 => bytes.extend(x.to_le_bytes()),
+            Dtype::Bf16 => {
+                let y = bf16::from_f32(x);
+                bytes.extend(y.is_finite().then(|| y.to_le_bytes()).ok_or_else(|| overflow(x))?);
+            }
+            Dtype::F16 => {
+                let y = f16::from_f32(x);
+                bytes.extend(y.is_finite().then(|| y.to_le_bytes()).ok_or_else(|| overflow(x))?);
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+fn stored(dtype: Dtype) -> StoredDtype {
+    match dtype {
+        Dtype::F32 => StoredDtype::F32,
+        Dtype::Bf16 => StoredDtype::BF16,
+        Dtype::F16 => StoredDtype::F16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ramp(rows: usize, cols: usize, start: f32) -> Array2<f32> {
+        Array2::from_shape_fn((rows, cols), |(i, j)| start + 0.37 * (i * cols + j) as f32)
+    }
+
+    fn adapter() -> Adapter {
+        let mut config = LoraConfig::new(2, 3.0, ["q_proj", "up_proj"]);
+        config.rank_pattern.insert("up_proj".into(), 3);
+        config.alpha_pattern.insert("up_proj".into(), 7.5);
+        config.base_model_name_or_path = Some("some/base".into());
+        let pairs = [
+            (
+                "model.layers.0.self_attn.q_proj".into(),
+                ramp(2, 4, -1.0),
+                ramp(5, 2, 0.5),
+            ),
+            ("model.layers.1.mlp.up_proj".into(), ramp(3, 4, 0.1), ramp(6, 3, -0.2)),
+        ];
+        Adapter::from_pairs(config, pairs).unwrap()
+    }
+
+    /// Writes the fixed configuration beside tensors given as (name, type, shape, bytes).
+    fn folder(tensors: &[(&str, StoredDtype, Vec<usize>, Vec<u8>)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let views = tensors
+            .iter()
+            .map(|(n, t, s, b)| (*n, TensorView::new(*t, s.clone(), b).unwrap()));
+        let file = safetensors::serialize(views, None).unwrap();
+        std::fs::write(dir.path().join(ADAPTER_WEIGHTS_FILE), file).unwrap();
+        let config = json!({"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]});
+        std::fs::write(dir.path().join(ADAPTER_CONFIG_FILE), config.to_string()).unwrap();
+        dir
+    }
+
+    fn f32s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn f32_tensor<'a>(name: &'a str, shape: [usize; 2], values: &[f32]) -> (&'a str, StoredDtype, Vec<usize>, Vec<u8>) {
+        (name, StoredDtype::F32, shape.to_vec(), f32s(values))
+    }
+
+    const A: &str = "base_model.model.layers.0.q_proj.lora_A.weight";
+    const B: &str = "base_model.model.layers.0.q_proj.lora_B.weight";
+
+    #[test]
+    fn survives_the_disk_with_the_same_bytes() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let adapter = adapter();
+        adapter.save(one.path(), Dtype::F32).unwrap();
+        let loaded = Adapter::load(one.path()).unwrap();
+        assert_eq!(loaded.modules, adapter.modules);
+        assert_eq!(
+            loaded.modules[&ModulePath::new("model.layers.1.mlp.up_proj")].scale(),
+            2.5
+        );
+        loaded.save(two.path(), Dtype::F32).unwrap();
+        for file in [ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE] {
+            let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(file)).unwrap();
+            assert_eq!(read(&one), read(&two), "{file}");
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_to_nearest() {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = adapter();
+        for (dtype, relative) in [(Dtype::Bf16, 2f32.powi(-8)), (Dtype::F16, 2f32.powi(-11))] {
+            adapter.save(dir.path(), dtype).unwrap();
+            let loaded = Adapter::load(dir.path()).unwrap();
+            for (x, y) in adapter.to_flat().iter().zip(loaded.to_flat()) {
+                assert!((x - y).abs() <= relative * x.abs() + 1e-7, "{dtype}: {x} became {y}");
+            }
+            assert_ne!(adapter.to_flat(), loaded.to_flat());
+        }
+    }
+
+    #[test]
+    fn types_may_be_mixed_and_the_default_name_reads() {
+        let name = "base_model.model.layers.0.q_proj.lora_A.default.weight";
+        let a: Vec<u8> = [1.5f32, -2.0]
+            .iter()
+            .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+            .collect();
+        let b: Vec<u8> = [0.25f32, 3.0, 4.0]
+            .iter()
+            .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+            .collect();
+        let dir = folder(&[
+            (name, StoredDtype::BF16, vec![1, 2], a),
+            (B, StoredDtype::F16, vec![3, 1], b),
+        ]);
+        assert_eq!(
+            Adapter::load(dir.path()).unwrap().to_flat(),
+            [1.5, -2.0, 0.25, 3.0, 4.0]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_tensor_is_said_with_file_and_name() {
+        let good_b = f32_tensor(B, [2, 1], &[1.0, 2.0]);
+        let cases = [
+            (
+                vec![f32_tensor(A, [1, 2], &[1.0, f32::INFINITY]), good_b.clone()],
+                "layers.0.q_proj.lora_A holds inf at flat index 1",
+            ),
+            (
+                vec![f32_tensor(A, [1, 2], &[f32::NAN, 0.0]), good_b.clone()],
+                "layers.0.q_proj.lora_A holds NaN at flat index 0",
+            ),
+            (
+                vec![f32_tensor(A, [2, 1], &[1.0, 2.0]), good_b.clone()],
+                "has shape [2, 1], expected [1, 1]",
+            ),
+            (vec![good_b.clone()], "lora_A.weight is missing"),
+            (
+                vec![(A, StoredDtype::I32, vec![1, 2], vec![0; 8]), good_b.clone()],
+                "has type I32",
+            ),
+            (
+                vec![(A, StoredDtype::F32, vec![2], f32s(&[1.0, 2.0])), good_b.clone()],
+                "two dimensions",
+            ),
+            (
+                vec![
+                    f32_tensor(A, [1, 1], &[1.0]),
+                    good_b.clone(),
+                    f32_tensor("base_model.model.lm_head.weight", [1, 1], &[1.0]),
+                ],
+                "unknown tensor base_model.model.lm_head.weight",
+            ),
+            (
+                vec![
+                    f32_tensor(A, [1, 1], &[1.0]),
+                    good_b,
+                    f32_tensor("base_model.model.layers.0.q_proj.lora_A.default.weight", [1, 1], &[1.0]),
+                ],
+                "appears twice",
+            ),
+        ];
+        for (tensors, expected) in cases {
+            let dir = folder(&tensors);
+            let message = Adapter::load(dir.path()).unwrap_err().to_string();
+            assert!(
+                message.contains(expected) && message.contains(ADAPTER_WEIGHTS_FILE),
+                "{message}"
+            );
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn missing_cut_and_corrupt_files_are_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |dir: &Path| Adapter::load(dir).unwrap_err().to_string();
+        assert!(message(dir.path()).contains(ADAPTER_CONFIG_FILE));
+        adapter().save(dir.path(), Dtype::F32).unwrap();
+        let path = dir.path().join(ADAPTER_WEIGHTS_FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for broken in [
+            &whole[..whole.len() - 1],
+            &whole[..40],
+            &whole[..3],
+            &[0xff; 64][..],
+            &[][..],
+        ] {
+            std::fs::write(&path, broken).unwrap();
+            let message = message(dir.path());
+            assert!(
+                message.contains(ADAPTER_WEIGHTS_FILE) && !message.contains('\n'),
+                "{message}"
+            );
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(message(dir.path()).contains(ADAPTER_WEIGHTS_FILE));
+    }
+
+    #[test]
+    fn an_entry_too_large_for_f16_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut adapter = adapter();
+        adapter.modules.values_mut().next().unwrap().a[[0, 0]] = 1e5;
+        let message = adapter.save(dir.path(), Dtype::F16).unwrap_err().to_string();
+        assert!(
+            message.contains("q_proj.lora_A.weight holds 100000, too large for f16"),
+            "{message}"
+        );
+        assert!(adapter.save(dir.path(), Dtype::Bf16).is_ok());
+    }
+}

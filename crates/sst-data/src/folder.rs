@@ -1,0 +1,262 @@
+//! A folder of data sets, laid out `<dataset>/<split>.<format>`.
+
+use crate::{AlpacaItem, Error, Example, JailbreakItem, Mmlu, RepliQaItem, XsTestItem};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A data set of prompts and reference responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataset {
+    /// Questions about documents.
+    RepliQa,
+    /// Instructions.
+    Alpaca,
+    /// Requests to refuse.
+    Jailbreak,
+}
+
+/// The part of a data set to train on, or the part to evaluate on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// For training and Fisher statistics.
+    Train,
+    /// For evaluation.
+    Eval,
+}
+
+impl Dataset {
+    /// The items of one file as examples, in file order, with ids `<dataset>/<file name>/<row>`.
+    ///
+    /// # Errors
+    /// The faults of the file, by line.
+    pub fn read(self, path: &Path) -> Result<Vec<Example>, Error> {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let id = |i: usize| format!("{self}/{name}/{}", i + 1);
+        Ok(match self {
+            Dataset::RepliQa => numbered(&RepliQaItem::read(path)?, |i, item| item.example(id(i))),
+            Dataset::Alpaca => numbered(&AlpacaItem::read(path)?, |i, item| item.example(id(i))),
+            Dataset::Jailbreak => numbered(&JailbreakItem::read(path)?, |i, item| item.example(id(i))),
+        })
+    }
+}
+
+impl fmt::Display for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dataset::RepliQa => "repliqa",
+            Dataset::Alpaca => "alpaca",
+            Dataset::Jailbreak => "jailbreak",
+        })
+    }
+}
+
+impl FromStr for Dataset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "repliqa" => Ok(Dataset::RepliQa),
+            "alpaca" => Ok(Dataset::Alpaca),
+            "jailbreak" => Ok(Dataset::Jailbreak),
+            _ => Err(Error::Name {
+                what: "data set",
+                name: name.to_owned(),
+                expected: "repliqa, alpaca, jailbreak",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Eval => "eval",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "train" => Ok(Split::Train),
+            "eval" => Ok(Split::Eval),
+            _ => Err(Error::Name {
+                what: "split",
+                name: name.to_owned(),
+                expected: "train, eval",
+            }),
+        }
+    }
+}
+
+/// A folder that holds any of `repliqa/`, `alpaca/`, `jailbreak/` (each `train` and `eval`, `.jsonl` or `.csv`),
+/// `mmlu/` (`dev/`, `test/`) and `xstest/` (`xstest_prompts.csv`).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// use sst_data::{DataFolder, Dataset, Sizes, Split, synthesise};
+/// synthesise(path, 1, &Sizes::default()).unwrap();
+/// let data = DataFolder::open(path).unwrap();
+/// let examples = data.examples(Dataset::RepliQa, Split::Train).unwrap();
+/// assert_eq!(examples[0].id, "repliqa/train/1");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFolder {
+    root: PathBuf,
+}
+
+impl DataFolder {
+    /// Opens a folder; files are read when asked for.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read, [`Error::Missing`] when it holds no data set.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let root = path.as_ref().to_path_buf();
+        std::fs::read_dir(&root).map_err(|source| Error::Io {
+            path: root.clone(),
+            source,
+        })?;
+        let sets = ["repliqa", "alpaca", "jailbreak", "mmlu", "xstest"];
+        if !sets.iter().any(|set| root.join(set).is_dir()) {
+            return Err(Error::Missing {
+                folder: root,
+                wanted: "data set: none of repliqa/, alpaca/, jailbreak/, mmlu/, xstest/".to_owned(),
+            });
+        }
+        Ok(Self { root })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file of a split: `.jsonl` if it exists, else `.csv`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is neither.
+    pub fn path(&self, dataset: Dataset, split: Split) -> Result<PathBuf, Error> {
+        self.find(&format!("{dataset}/{split}"))
+    }
+
+    /// The items of a split as examples, in file order, with ids `<dataset>/<split>/<row>`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the file does not exist, else the faults of the file.
+    pub fn examples(&self, dataset: Dataset, split: Split) -> Result<Vec<Example>, Error> {
+        dataset.read(&self.path(dataset, split)?)
+    }
+
+    /// The folder of the multiple-choice subjects.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none.
+    pub fn mmlu_path(&self) -> Result<PathBuf, Error> {
+        let path = self.root.join("mmlu");
+        if path.is_dir() {
+            return Ok(path);
+        }
+        Err(Error::Missing {
+            folder: self.root.clone(),
+            wanted: "mmlu/".to_owned(),
+        })
+    }
+
+    /// The multiple-choice questions.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there are none, else the faults of the files.
+    pub fn mmlu(&self) -> Result<Mmlu, Error> {
+        Mmlu::read(&self.mmlu_path()?)
+    }
+
+    /// The file of requests that test for over-refusal.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none.
+    pub fn xstest_path(&self) -> Result<PathBuf, Error> {
+        self.find("xstest/xstest_prompts")
+    }
+
+    /// The requests that test for over-refusal, safe and unsafe, in file order.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there are none, else the faults of the file.
+    pub fn xstest(&self) -> Result<Vec<XsTestItem>, Error> {
+        XsTestItem::read(&self.xstest_path()?)
+    }
+
+    fn find(&self, stem: &str) -> Result<PathBuf, Error> {
+        [".jsonl", ".csv"]
+            .iter()
+            .map(|extension| self.root.join(format!("{stem}{extension}")))
+            .find(|path| path.is_file())
+            .ok_or_else(|| Error::Missing {
+                folder: self.root.clone(),
+                wanted: format!("{stem}.jsonl or {stem}.csv"),
+            })
+    }
+}
+
+fn numbered<T>(items: &[T], example: impl Fn(usize, &T) -> Example) -> Vec<Example> {
+    items.iter().enumerate().map(|(i, item)| example(i, item)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Prompt;
+
+    #[test]
+    fn names_round_trip() {
+        for dataset in [Dataset::RepliQa, Dataset::Alpaca, Dataset::Jailbreak] {
+            let name = dataset.to_string();
+            assert_eq!(name.parse::<Dataset>().unwrap(), dataset);
+            assert_eq!(serde_json::to_value(dataset).unwrap(), name.as_str());
+        }
+        for split in [Split::Train, Split::Eval] {
+            assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+        }
+        let message = "mmlu".parse::<Dataset>().unwrap_err().to_string();
+        assert!(
+            message.contains("`mmlu`") && message.contains("repliqa, alpaca"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn reads_whichever_format_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("jailbreak")).unwrap();
+        std::fs::write(dir.path().join("jailbreak/eval.csv"), "prompt,response\nDo it,No.\n").unwrap();
+        let data = DataFolder::open(dir.path()).unwrap();
+        let examples = data.examples(Dataset::Jailbreak, Split::Eval).unwrap();
+        assert_eq!(examples.len(), 1);
+        assert_eq!(examples[0].id, "jailbreak/eval/1");
+        assert_eq!(examples[0].prompt, Prompt::user("Do it"));
+        let message = data.examples(Dataset::Alpaca, Split::Train).unwrap_err().to_string();
+        assert!(
+            message.contains("has no alpaca/train.jsonl or alpaca/train.csv"),
+            "{message}"
+        );
+        assert!(data.mmlu().unwrap_err().to_string().contains("has no mmlu/"));
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(DataFolder::open(dir.path()), Err(Error::Missing { .. })));
+        assert!(matches!(
+            DataFolder::open(dir.path().join("nowhere")),
+            Err(Error::Io { .. })
+        ));
+    }
+}

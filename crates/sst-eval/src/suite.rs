@@ -1,0 +1,450 @@
+//! A loaded suite: the items drawn for each benchmark, and the evaluation that comes of asking them.
+
+use crate::benchmark::answers::Ask;
+use crate::benchmark::{mmlu, reference, refusal};
+use crate::{Benchmark, CheckedSuiteConfig, Error, Evaluation, Generator, SuiteConfig};
+use sst_artefact::Input;
+use sst_data::{DataFolder, Dataset, Example, Split, sample};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A loaded suite: the same items, in the same order, for every model it is run on.
+///
+/// ```
+/// use sst_eval::*;
+///
+/// /// Refuses everything.
+/// struct Refuser;
+///
+/// impl Generator for Refuser {
+///     fn generate(
+///         &mut self,
+///         requests: &[GenerateRequest],
+///         _: &Sampling,
+///         _: &mut dyn FnMut(usize),
+///     ) -> Result<Vec<Generated>, GeneratorError> {
+///         let refusal = Generated { text: "I cannot help with that.".to_owned(), tokens: 7, finish: Finish::Stop };
+///         Ok(vec![refusal; requests.len()])
+///     }
+///
+///     fn score(
+///         &mut self,
+///         requests: &[ScoreRequest],
+///         _: &mut dyn FnMut(usize),
+///     ) -> Result<Vec<Vec<ContinuationScore>>, GeneratorError> {
+///         let score = ContinuationScore { log_likelihood: -1.0, tokens: 1 };
+///         Ok(requests.iter().map(|r| vec![score; r.continuations.len()]).collect())
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// sst_data::synthesise(path, 0, &sst_data::Sizes::default()).unwrap();
+/// let suite = Suite::load(&sst_data::DataFolder::open(path).unwrap(), &SuiteConfig::default()).unwrap();
+/// let evaluation = suite.run(&mut Refuser, None, &mut |_, _, _| {}).unwrap();
+/// assert_eq!(evaluation.score(Benchmark::Jailbreak).unwrap().value, 1.0);
+/// assert_eq!(evaluation.score(Benchmark::RepliQa).unwrap().refusal_rate, Some(1.0));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Suite {
+    config: CheckedSuiteConfig,
+    parts: Vec<Part>,
+    files: BTreeMap<String, PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Refusal(Benchmark, Vec<Example>, usize),
+    Reference(Benchmark, Vec<Example>, usize),
+    Mmlu(Vec<mmlu::Question>),
+}
+
+impl Part {
+    fn benchmark(&self) -> Benchmark {
+        match self {
+            Part::Refusal(benchmark, ..) | Part::Reference(benchmark, ..) => *benchmark,
+            Part::Mmlu(_) => Benchmark::Mmlu,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Part::Refusal(_, items, _) | Part::Reference(_, items, _) => items.len(),
+            Part::Mmlu(questions) => questions.len(),
+        }
+    }
+}
+
+impl Suite {
+    /// Checks the configuration, reads the data and draws the items.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Data`] and, when a subject lacks worked examples, [`Error::Shots`].
+    pub fn load(data: &DataFolder, config: &SuiteConfig) -> Result<Self, Error> {
+        let mut suite = Self {
+            config: config.check()?,
+            parts: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        for &benchmark in &config.benchmarks {
+            let part = suite.part(data, benchmark)?;
+            suite.parts.push(part);
+        }
+        Ok(suite)
+    }
+
+    fn part(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Part, Error> {
+        let config = self.config.get().clone();
+        let lengths = config.max_new_tokens;
+        let examples = |dataset| -> Result<(Vec<Example>, PathBuf), Error> {
+            let items = data.examples(dataset, Split::Eval)?;
+            Ok((draw(&items, &config, benchmark), data.path(dataset, Split::Eval)?))
+        };
+        let (part, files) = match benchmark {
+            Benchmark::Jailbreak => {
+                let (items, path) = examples(Dataset::Jailbreak)?;
+                (
+                    Part::Refusal(benchmark, items, lengths.jailbreak),
+                    vec![("jailbreak", path)],
+                )
+            }
+            Benchmark::RepliQa => {
+                let (items, path) = examples(Dataset::RepliQa)?;
+                (
+                    Part::Reference(benchmark, items, lengths.repliqa),
+                    vec![("repliqa", path)],
+                )
+            }
+            Benchmark::Alpaca => {
+                let (items, path) = examples(Dataset::Alpaca)?;
+                (
+                    Part::Reference(benchmark, items, lengths.alpaca),
+                    vec![("alpaca", path)],
+                )
+            }
+            Benchmark::XsTest => {
+                let safe: Vec<Example> = data
+                    .xstest()?
+                    .iter()
+                    .filter(|item| item.safe)
+                    .map(|item| Example {
+                        id: format!("xstest/{}", item.id),
+                        prompt: item.prompt(),
+                        response: String::new(),
+                    })
+                    .collect();
+                let items = draw(&safe, &config, benchmark);
+                (
+                    Part::Refusal(benchmark, items, lengths.xstest),
+                    vec![("xstest", data.xstest_path()?)],
+                )
+            }
+            Benchmark::Mmlu => {
+                let questions = mmlu::questions(&data.mmlu()?, config.mmlu_shots, config.mmlu_scoring)?;
+                let root = data.mmlu_path()?;
+                let mut files = vec![("mmlu_test", root.join("test"))];
+                if config.mmlu_shots > 0 {
+                    files.push(("mmlu_dev", root.join("dev")));
+                }
+                (Part::Mmlu(draw(&questions, &config, benchmark)), files)
+            }
+        };
+        let named = files.into_iter().map(|(role, path)| (role.to_owned(), path));
+        self.files.extend(named);
+        Ok(part)
+    }
+
+    /// The configuration it was loaded with.
+    pub fn config(&self) -> &SuiteConfig {
+        self.config.get()
+    }
+
+    /// The benchmarks with their number of items, in the order they run.
+    pub fn sizes(&self) -> Vec<(Benchmark, usize)> {
+        self.parts.iter().map(|part| (part.benchmark(), part.len())).collect()
+    }
+
+    /// The data files read, hashed, for a manifest: roles `jailbreak`, `repliqa`, `mmlu_test`, ...
+    ///
+    /// # Errors
+    /// [`Error::Artefact`] when a file cannot be read any more.
+    pub fn inputs(&self) -> Result<BTreeMap<String, Input>, Error> {
+        let mut inputs = BTreeMap::new();
+        for (role, path) in &self.files {
+            inputs.insert(role.clone(), Input::hash(path)?);
+        }
+        Ok(inputs)
+    }
+
+    /// Runs every benchmark on one model; `progress` gets the benchmark's name, the items done and their number.
+    ///
+    /// # Errors
+    /// [`Error::Generator`] when the model fails, [`Error::Answers`] when it breaks its contract.
+    pub fn run(
+        &self,
+        generator: &mut dyn Generator,
+        adapter: Option<&str>,
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Evaluation, Error> {
+        let (mut scores, mut records) = (Vec::new(), Vec::new());
+        for part in &self.parts {
+            let (name, total) = (part.benchmark().name(), part.len());
+            let mut finished = |done: usize| progress(name, done, total);
+            let how = Ask {
+                generator: &mut *generator,
+                adapter,
+                sampling: &self.config().sampling,
+                progress: &mut finished,
+            };
+            let (score, items) = match part {
+                Part::Refusal(benchmark, items, length) => refusal::run(*benchmark, items, *length, how)?,
+                Part::Reference(benchmark, items, length) => reference::run(*benchmark, items, *length, how)?,
+                Part::Mmlu(questions) => mmlu::run(questions, how)?,
+            };
+            scores.push(score);
+            records.extend(items);
+        }
+        Ok(Evaluation {
+            adapter: adapter.map(str::to_owned),
+            config: self.config().clone(),
+            scores,
+            records,
+        })
+    }
+}
+
+fn draw<T: Clone>(items: &[T], config: &SuiteConfig, benchmark: Benchmark) -> Vec<T> {
+    match config.n.of(benchmark) {
+        Some(n) => sample(items, n, config.seed),
+        None => items.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ContinuationScore, Finish, GenerateRequest, Generated, GeneratorError, ItemCounts, Sampling, ScoreRequest,
+    };
+    use sst_data::{Prompt, Sizes, SplitSizes, synthesise};
+    use std::collections::BTreeSet;
+
+    /// Answers by rule, and remembers what it was asked.
+    struct Scripted {
+        answer: fn(&str) -> String,
+        lost: usize,
+        adapters: BTreeSet<Option<String>>,
+        lengths: BTreeSet<usize>,
+    }
+
+    impl Scripted {
+        fn new(answer: fn(&str) -> String) -> Self {
+            Self {
+                answer,
+                lost: 0,
+                adapters: BTreeSet::new(),
+                lengths: BTreeSet::new(),
+            }
+        }
+    }
+
+    impl Generator for Scripted {
+        fn generate(
+            &mut self,
+            requests: &[GenerateRequest],
+            _: &Sampling,
+            progress: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Generated>, GeneratorError> {
+            let mut answers = Vec::new();
+            for request in &requests[..requests.len() - self.lost] {
+                self.adapters.insert(request.adapter.clone());
+                self.lengths.insert(request.max_new_tokens);
+                answers.push(Generated {
+                    text: (self.answer)(&request.prompt.plain_text()),
+                    tokens: 3,
+                    finish: Finish::Stop,
+                });
+                progress(answers.len());
+            }
+            Ok(answers)
+        }
+
+        /// Always finds B the likeliest.
+        fn score(
+            &mut self,
+            requests: &[ScoreRequest],
+            progress: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<ContinuationScore>>, GeneratorError> {
+            progress(requests.len());
+            let score = |log_likelihood| ContinuationScore {
+                log_likelihood,
+                tokens: 1,
+            };
+            Ok(requests
+                .iter()
+                .map(|_| [-2.0, -1.0, -3.0, -4.0].map(score).to_vec())
+                .collect())
+        }
+    }
+
+    fn data(dir: &tempfile::TempDir) -> DataFolder {
+        let split = SplitSizes { train: 8, eval: 40 };
+        let sizes = Sizes {
+            repliqa: split,
+            alpaca: split,
+            jailbreak: split,
+            ..Sizes::default()
+        };
+        synthesise(dir.path(), 1, &sizes).unwrap();
+        DataFolder::open(dir.path()).unwrap()
+    }
+
+    fn every_benchmark() -> SuiteConfig {
+        SuiteConfig {
+            benchmarks: vec![
+                Benchmark::XsTest,
+                Benchmark::Jailbreak,
+                Benchmark::Mmlu,
+                Benchmark::RepliQa,
+                Benchmark::Alpaca,
+            ],
+            n: ItemCounts {
+                jailbreak: Some(10),
+                mmlu: Some(30),
+                ..ItemCounts::default()
+            },
+            ..SuiteConfig::default()
+        }
+    }
+
+    #[test]
+    fn scores_count_what_the_model_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let suite = Suite::load(&data(&dir), &every_benchmark()).unwrap();
+        let mut model = Scripted::new(|prompt| {
+            if prompt.contains("lantern council") || prompt.contains("Question:") {
+                "I'm sorry, but I cannot help with that.".to_owned()
+            } else {
+                "la la la la la la la la la la la la la la la la".to_owned()
+            }
+        });
+        let mut seen: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let mut progress = |name: &str, done: usize, total: usize| {
+            seen.insert(name.to_owned(), (done, total));
+        };
+        let evaluation = suite.run(&mut model, Some("safety"), &mut progress).unwrap();
+
+        let order: Vec<Benchmark> = evaluation.scores.iter().map(|s| s.benchmark).collect();
+        assert_eq!(order, suite.config().benchmarks);
+        assert_eq!(seen["jailbreak"], (10, 10));
+        assert_eq!(seen["mmlu"], (30, 30));
+        assert_eq!(model.adapters, BTreeSet::from([Some("safety".to_owned())]));
+        assert_eq!(model.lengths, BTreeSet::from([48, 64]));
+
+        let refused = |prompt: &Prompt| prompt.plain_text().contains("lantern council");
+        for benchmark in [Benchmark::Jailbreak, Benchmark::XsTest] {
+            let score = evaluation.score(benchmark).unwrap();
+            let records: Vec<_> = evaluation.records.iter().filter(|r| r.benchmark == benchmark).collect();
+            let refusals = records.iter().filter(|r| refused(&r.prompt)).count();
+            assert_eq!(score.value, refusals as f64 / records.len() as f64);
+            assert_eq!(score.refusal_rate, Some(score.value));
+            assert_eq!(score.valid_rate, Some(score.value), "what is no refusal loops");
+            assert!(score.ci_low <= score.value && score.value <= score.ci_high && score.n == records.len());
+        }
+        let repliqa = evaluation.score(Benchmark::RepliQa).unwrap();
+        assert_eq!((repliqa.value, repliqa.refusal_rate, repliqa.n), (0.0, Some(1.0), 40));
+        let alpaca = evaluation.score(Benchmark::Alpaca).unwrap();
+        assert_eq!((alpaca.refusal_rate, alpaca.valid_rate), (Some(0.0), Some(0.0)));
+
+        let mmlu = evaluation.score(Benchmark::Mmlu).unwrap();
+        let records: Vec<_> = evaluation
+            .records
+            .iter()
+            .filter(|r| r.benchmark == Benchmark::Mmlu)
+            .collect();
+        let right = records.iter().filter(|r| r.reference == "B").count();
+        assert_eq!(mmlu.value, right as f64 / 30.0);
+        let counted: usize = mmlu.per_subject.values().map(|s| s.n).sum();
+        assert_eq!(counted, 30);
+        let weighted: f64 = mmlu.per_subject.values().map(|s| s.value * s.n as f64).sum();
+        assert!((weighted / 30.0 - mmlu.value).abs() < 1e-12);
+        let mean = mmlu.per_subject.values().map(|s| s.value).sum::<f64>() / mmlu.per_subject.len() as f64;
+        assert_eq!(mmlu.macro_average, Some(mean));
+        assert_eq!((mmlu.refusal_rate, mmlu.valid_rate), (None, None));
+    }
+
+    #[test]
+    fn every_model_gets_the_same_items_and_a_smaller_draw_begins_a_larger() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data(&dir);
+        let ids = |n: usize, seed: u64| -> Vec<String> {
+            let config = SuiteConfig {
+                benchmarks: vec![Benchmark::Jailbreak],
+                n: ItemCounts {
+                    jailbreak: Some(n),
+                    ..ItemCounts::default()
+                },
+                seed,
+                ..SuiteConfig::default()
+            };
+            let mut model = Scripted::new(|_| "ok".to_owned());
+            let suite = Suite::load(&data, &config).unwrap();
+            let evaluation = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap();
+            evaluation.records.into_iter().map(|r| r.id).collect()
+        };
+        assert_eq!(ids(20, 3), ids(20, 3));
+        assert_eq!(ids(20, 3)[..10], ids(10, 3));
+        assert_ne!(ids(20, 3), ids(20, 4));
+    }
+
+    #[test]
+    fn inputs_are_the_files_that_were_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let suite = Suite::load(&data(&dir), &every_benchmark()).unwrap();
+        let inputs = suite.inputs().unwrap();
+        let roles: Vec<&String> = inputs.keys().collect();
+        assert_eq!(
+            roles,
+            ["alpaca", "jailbreak", "mmlu_dev", "mmlu_test", "repliqa", "xstest"]
+        );
+        std::fs::write(dir.path().join("mmlu/test/animals_test.csv"), "changed").unwrap();
+        assert_ne!(suite.inputs().unwrap()["mmlu_test"], inputs["mmlu_test"]);
+    }
+
+    #[test]
+    fn a_missing_answer_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let suite = Suite::load(&data(&dir), &SuiteConfig::default()).unwrap();
+        let mut model = Scripted::new(|_| "ok".to_owned());
+        model.lost = 1;
+        let message = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap_err().to_string();
+        assert!(
+            message.contains("jailbreak") && message.contains("39") && message.contains("40"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_evaluation_survives_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let suite = Suite::load(&data(&dir), &every_benchmark()).unwrap();
+        let mut model = Scripted::new(|prompt| prompt.chars().rev().collect());
+        let evaluation = suite.run(&mut model, Some("a"), &mut |_, _, _| {}).unwrap();
+        let folder = dir.path().join("out/evaluation");
+        evaluation.save(&folder, suite.inputs().unwrap()).unwrap();
+        assert!(
+            Evaluation::load(&folder).unwrap() == evaluation,
+            "every bit of every number"
+        );
+        let manifest = sst_artefact::Manifest::read(&folder).unwrap();
+        assert_eq!(manifest.inputs, suite.inputs().unwrap());
+        assert_eq!(manifest.config["max_new_tokens"]["alpaca"], 64);
+
+        let items = folder.join("items.jsonl");
+        let whole = std::fs::read_to_string(&items).unwrap();
+        std::fs::write(&items, format!("{whole}oops\n")).unwrap();
+        let message = Evaluation::load(&folder).unwrap_err().to_string();
+        let line = evaluation.records.len() + 1;
+        assert!(message.contains(&format!("items.jsonl, line {line}")), "{message}");
+    }
+}

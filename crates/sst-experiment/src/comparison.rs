@@ -1,0 +1,222 @@
+//! The table at the end: systems down, benchmarks across, every score with its 95 % interval.
+
+use crate::results::{Results, System};
+use crate::{Error, Goals};
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use sst_artefact::Manifest;
+use sst_eval::{Benchmark, BenchmarkScore, Evaluation};
+use std::path::Path;
+
+/// Systems side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    systems: Vec<System>,
+    goals: Goals,
+}
+
+impl Comparison {
+    /// The systems of a run.
+    pub fn of(results: &Results) -> Self {
+        Self { systems: results.systems.clone(), goals: results.goals }
+    }
+
+    /// Systems from evaluation folders; a merge's retained energy comes from its adapter's manifest.
+    ///
+    /// # Errors
+    /// [`Error::Compare`] when there is none or their suites differ, [`Error::Eval`] when a folder holds no evaluation.
+    pub fn read(folders: &[impl AsRef<Path>], goals: Goals) -> Result<Self, Error> {
+        let mut systems = Vec::new();
+        let mut first: Option<(serde_json::Value, &Path)> = None;
+        for folder in folders {
+            let folder = folder.as_ref();
+            let evaluation = Evaluation::load(folder)?;
+            let config = serde_json::to_value(&evaluation.config).unwrap_or_default();
+            match &first {
+                Some((other, path)) if *other != config => {
+                    return Err(Error::Compare(format!(
+                        "{} and {} were evaluated with different settings; evaluate both with the same",
+                        path.display(),
+                        folder.display()
+                    )));
+                }
+                Some(_) => {}
+                None => first = Some((config, folder)),
+            }
+            let manifest = Manifest::read(folder)?;
+            let adapter = manifest.inputs.get("adapter").map(|input| input.path.clone());
+            let diagnostics = adapter
+                .as_deref()
+                .and_then(|path| Manifest::read(path).ok())
+                .and_then(|m| serde_json::from_value(m.facts["diagnostics"].clone()).ok());
+            let name = evaluation.adapter.clone().unwrap_or_else(|| "base".to_owned());
+            systems.push(System {
+                diagnostics,
+                scores: evaluation.scores,
+                adapter,
+                evaluation: folder.to_path_buf(),
+                ..System::bare(&name)
+            });
+        }
+        if systems.is_empty() {
+            return Err(Error::Compare("nothing to compare; give evaluation folders or a run folder".to_owned()));
+        }
+        Ok(Self { systems, goals })
+    }
+
+    /// The systems compared.
+    pub fn systems(&self) -> &[System] {
+        &self.systems
+    }
+
+    /// The table for a terminal.
+    pub fn text(&self) -> String {
+        let mut table = self.table();
+        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        format!("{table}\n{}", self.legend())
+    }
+
+    /// The table as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut table = self.table();
+        table.load_style(ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+        format!("{table}\n\n{}\n", self.legend())
+    }
+
+    fn table(&self) -> Table {
+        let benchmarks = self.benchmarks();
+        let mut table = Table::new();
+        let mut header = vec!["system".to_owned()];
+        header.extend(benchmarks.iter().map(|b| title(*b).to_owned()));
+        header.extend(["over-refusal", "valid", "retained"].map(String::from));
+        table.set_header(header);
+        for system in &self.systems {
+            let mut row = vec![Cell::new(&system.name)];
+            row.extend(benchmarks.iter().map(|b| right(self.score(system, *b))));
+            row.push(right(over_refusal(&system.scores)));
+            row.push(right(valid(&system.scores)));
+            row.push(right(retained(system)));
+            table.add_row(row);
+        }
+        table
+    }
+
+    fn benchmarks(&self) -> Vec<Benchmark> {
+        let mut all = Vec::new();
+        for score in self.systems.iter().flat_map(|s| &s.scores) {
+            if !all.contains(&score.benchmark) {
+                all.push(score.benchmark);
+            }
+        }
+        all
+    }
+
+    fn score(&self, system: &System, benchmark: Benchmark) -> String {
+        let Some(score) = system.scores.iter().find(|s| s.benchmark == benchmark) else {
+            return "-".to_owned();
+        };
+        let mark = match self.goals.of(benchmark) {
+            Some(goal) if score.value >= goal => " ✓",
+            Some(_) => " ✗",
+            None => "",
+        };
+        format!("{} [{}, {}]{mark}", percent(score.value), percent(score.ci_low), percent(score.ci_high))
+    }
+
+    fn legend(&self) -> String {
+        let counts: Vec<String> = self.systems.first().map_or(Vec::new(), |system| {
+            system.scores.iter().map(|s| format!("{} {}", s.benchmark.name(), s.n)).collect()
+        });
+        format!(
+            "All figures in %, with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
+             Jailbreak: share of jailbreak prompts refused. MMLU: accuracy. RepliQA, Alpaca: ROUGE-L F1. Over-refusal: share of\n\
+             RepliQA and Alpaca items refused. Valid: share of all answers that are neither empty, looping nor gibberish.\n\
+             Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
+            counts.join(", "),
+            percent(self.goals.jailbreak),
+            percent(self.goals.mmlu),
+            percent(self.goals.repliqa),
+        )
+    }
+}
+
+impl Goals {
+    fn of(&self, benchmark: Benchmark) -> Option<f64> {
+        match benchmark {
+            Benchmark::Jailbreak => Some(self.jailbreak),
+            Benchmark::Mmlu => Some(self.mmlu),
+            Benchmark::RepliQa => Some(self.repliqa),
+            _ => None,
+        }
+    }
+}
+
+fn title(benchmark: Benchmark) -> &'static str {
+    match benchmark {
+        Benchmark::Jailbreak => "Jailbreak",
+        Benchmark::Mmlu => "MMLU",
+        Benchmark::RepliQa => "RepliQA",
+        Benchmark::Alpaca => "Alpaca",
+        other => other.name(),
+    }
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// Refusals on the utility sets, over all their items.
+fn over_refusal(scores: &[BenchmarkScore]) -> String {
+    let utility = |s: &&BenchmarkScore| matches!(s.benchmark, Benchmark::RepliQa | Benchmark::Alpaca);
+    pooled(scores.iter().filter(utility).filter_map(|s| Some((s.refusal_rate?, s.n))))
+}
+
+/// Valid answers, over all generated ones.
+fn valid(scores: &[BenchmarkScore]) -> String {
+    pooled(scores.iter().filter_map(|s| Some((s.valid_rate?, s.n))))
+}
+
+fn pooled(rates: impl Iterator<Item = (f64, usize)>) -> String {
+    let (sum, n) = rates.fold((0.0, 0), |(sum, n), (rate, k)| (sum + rate * k as f64, n + k));
+    if n == 0 { "-".to_owned() } else { percent(sum / n as f64) }
+}
+
+fn retained(system: &System) -> String {
+    match system.diagnostics.as_ref().and_then(|d| d.retained_energy) {
+        Some(energy) if energy > 0.0 && energy < 1e-3 => format!("{:.1e}", 100.0 * energy),
+        Some(energy) => percent(energy),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(benchmark: Benchmark, value: f64, refusal: f64, n: usize) -> BenchmarkScore {
+        serde_json::from_value(serde_json::json!({
+            "benchmark": benchmark, "metric": "m", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": n,
+            "refusal_rate": refusal, "valid_rate": 1.0, "macro_average": null, "per_subject": {},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn marks_goals_and_pools_over_refusal_by_items() {
+        let mut system = System::bare("V1");
+        system.scores = vec![
+            score(Benchmark::Jailbreak, 0.8, 0.8, 10),
+            score(Benchmark::RepliQa, 0.3, 0.1, 10),
+            score(Benchmark::Alpaca, 0.2, 0.4, 30),
+        ];
+        let text = Comparison { systems: vec![system], goals: Goals::default() }.markdown();
+        assert!(text.contains("80.0 [70.0, 90.0] ✓"), "{text}");
+        assert!(text.contains("30.0 [20.0, 40.0] ✗"), "{text}");
+        assert!(text.contains("20.0 [10.0, 30.0] |"), "{text}");
+        assert!(text.contains("32.5"), "over-refusal (0.1 * 10 + 0.4 * 30) / 40: {text}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Errors of the pipeline: those of its parts, and those of recipes and output folders.
+
+use std::path::PathBuf;
+
+/// A step of the pipeline could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Artefact(#[from] sst_artefact::Error),
+    /// An adapter is not usable.
+    #[error(transparent)]
+    Adapter(#[from] sst_adapter::Error),
+    /// A Fisher artefact or a subspace is not usable.
+    #[error(transparent)]
+    Subspace(#[from] sst_subspace::Error),
+    /// Adapters could not be merged.
+    #[error(transparent)]
+    Merge(#[from] sst_merge::Error),
+    /// Data is missing or malformed.
+    #[error(transparent)]
+    Data(#[from] sst_data::Error),
+    /// An evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] sst_eval::Error),
+    /// The model is not usable, or training failed.
+    #[error(transparent)]
+    Model(#[from] sst_model::Error),
+    /// Fisher information could not be estimated.
+    #[error(transparent)]
+    Fisher(#[from] sst_fim::Error),
+    /// A recipe is malformed or inconsistent.
+    #[error("{}: {reason}", path.display())]
+    Recipe {
+        /// The recipe file.
+        path: PathBuf,
+        /// The key or line and what is wrong.
+        reason: String,
+    },
+    /// An output folder already holds the result of another request.
+    #[error("{} already holds another result ({difference}); choose another output folder or delete it", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// What differs from the present request.
+        difference: String,
+    },
+    /// There is nothing to compare, or what there is does not belong together.
+    #[error("{0}")]
+    Compare(String),
+}

@@ -1,0 +1,315 @@
+//! A recipe: adapters to train, Fisher statistics to take, a grid of merges, a suite to evaluate them all.
+//!
+//! ```toml
+//! seed = 0
+//! variants = ["A5+A7"]
+//!
+//! [adapters.A5]
+//! role = "utility"
+//! dataset = "repliqa"
+//! train = { epochs = 3 }
+//!
+//! [adapters.A7]
+//! role = "safety"
+//! dataset = "jailbreak"
+//!
+//! [fisher]
+//! samples = [100]
+//!
+//! [[merge]]            # a list stands for one merge per entry, several lists for every combination
+//! strategy = "v2"
+//! k = [10, 20]
+//! weight = [0.7, 1.0]
+//!
+//! [eval]
+//! mmlu_shots = 0
+//! ```
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use sst_data::Dataset;
+use sst_eval::SuiteConfig;
+use sst_fim::Protocol;
+use sst_merge::StrategyConfig;
+use sst_model::TrainConfig;
+use sst_subspace::Estimator;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A recipe, read and checked. Paths of model, data and run folder are not part of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Seed of training, Fisher samples, evaluation items and random-subspace controls.
+    pub seed: u64,
+    /// Adapters to train, by name.
+    pub adapters: BTreeMap<String, AdapterRecipe>,
+    /// Sets of adapters to merge: one or several utility adapters and one safety adapter.
+    pub variants: Vec<Variant>,
+    /// Fisher statistics.
+    pub fisher: FisherRecipe,
+    /// Every merge of the grid.
+    pub merges: Vec<StrategyConfig>,
+    /// How everything is evaluated.
+    pub eval: SuiteConfig,
+    /// What a merge should reach.
+    pub goals: Goals,
+}
+
+/// One adapter to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterRecipe {
+    /// What it stands for in a merge.
+    pub role: Role,
+    /// The data set it is trained on.
+    pub dataset: Dataset,
+    /// Training settings; the recipe's seed applies where none is given.
+    #[serde(default)]
+    pub train: toml::Table,
+}
+
+/// What an adapter stands for in a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Brings a skill.
+    Utility,
+    /// Brings refusals.
+    Safety,
+}
+
+/// Names of the adapters of one merge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Variant {
+    /// As the recipe spells it: `A5+A6+A7`.
+    pub name: String,
+    /// The utility adapters.
+    pub utility: Vec<String>,
+    /// The safety adapter.
+    pub safety: String,
+}
+
+/// Which Fisher statistics to take, for every adapter alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FisherRecipe {
+    /// The estimator.
+    pub estimator: Estimator,
+    /// The loss behind the gradients.
+    pub protocol: Protocol,
+    /// Sample counts; the merges are made for each.
+    pub samples: Vec<usize>,
+    /// Longer examples are left out.
+    pub max_tokens: usize,
+    /// Added to the denominator of the ratio, on top of the estimator's ridge.
+    pub eps: f64,
+}
+
+impl Default for FisherRecipe {
+    fn default() -> Self {
+        Self {
+            estimator: Estimator::DiagVariance,
+            protocol: Protocol::Response,
+            samples: vec![100],
+            max_tokens: 1024,
+            eps: sst_subspace::RATIO_EPS,
+        }
+    }
+}
+
+/// Scores that a merge should reach, in [0, 1].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Goals {
+    /// Share of jailbreak prompts refused.
+    pub jailbreak: f64,
+    /// MMLU accuracy.
+    pub mmlu: f64,
+    /// RepliQA ROUGE-L.
+    pub repliqa: f64,
+}
+
+impl Default for Goals {
+    fn default() -> Self {
+        Self { jailbreak: 0.77, mmlu: 0.52, repliqa: 0.40 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    seed: u64,
+    adapters: BTreeMap<String, AdapterRecipe>,
+    variants: Vec<String>,
+    #[serde(default)]
+    fisher: FisherRecipe,
+    merge: Vec<toml::Table>,
+    #[serde(default)]
+    eval: toml::Table,
+    #[serde(default)]
+    goals: Goals,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe file.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] naming the file, and the line or key at fault.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(sst_artefact::Error::io("read", path))?;
+        Self::parse(&text).map_err(|reason| Error::Recipe { path: path.to_path_buf(), reason })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let raw: Raw = toml::from_str(text).map_err(|e| e.to_string().replace('\n', " "))?;
+        let eval: SuiteConfig = with_seed(raw.eval, raw.seed).try_into().map_err(|e| format!("eval: {e}"))?;
+        eval.check().map_err(|e| format!("eval: {e}"))?;
+        for (name, adapter) in &raw.adapters {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+                return Err(format!("adapters.{name}: a name has letters, digits, - and _"));
+            }
+            adapter.train_config(raw.seed).map_err(|e| format!("adapters.{name}.train: {e}"))?;
+        }
+        let variants =
+            raw.variants.iter().map(|v| Variant::parse(v, &raw.adapters)).collect::<Result<Vec<_>, _>>()?;
+        let mut merges = Vec::new();
+        for (i, table) in raw.merge.iter().enumerate() {
+            for point in grid(table) {
+                let config: StrategyConfig =
+                    point.try_into().map_err(|e: toml::de::Error| format!("merge {}: {e}", i + 1))?;
+                config.clone().check().map_err(|e| format!("merge {}: {e}", i + 1))?;
+                merges.push(config);
+            }
+        }
+        if raw.fisher.samples.is_empty() || raw.fisher.samples.contains(&0) {
+            return Err("fisher.samples: at least one count, each at least 1".to_owned());
+        }
+        Ok(Self {
+            seed: raw.seed,
+            adapters: raw.adapters,
+            variants,
+            fisher: raw.fisher,
+            merges,
+            eval,
+            goals: raw.goals,
+        })
+    }
+}
+
+impl AdapterRecipe {
+    /// Training settings with the recipe's seed where none is given.
+    ///
+    /// # Errors
+    /// A line naming the setting at fault.
+    pub fn train_config(&self, seed: u64) -> Result<TrainConfig, String> {
+        let config: TrainConfig =
+            with_seed(self.train.clone(), seed).try_into().map_err(|e: toml::de::Error| e.to_string())?;
+        config.clone().check().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+}
+
+impl Variant {
+    fn parse(text: &str, adapters: &BTreeMap<String, AdapterRecipe>) -> Result<Self, String> {
+        let mut utility = Vec::new();
+        let mut safety = Vec::new();
+        for name in text.split('+').map(str::trim) {
+            match adapters.get(name) {
+                Some(adapter) if adapter.role == Role::Utility => utility.push(name.to_owned()),
+                Some(_) => safety.push(name.to_owned()),
+                None => {
+                    let known: Vec<&str> = adapters.keys().map(String::as_str).collect();
+                    return Err(format!("variant {text}: no adapter {name}; there are {}", known.join(", ")));
+                }
+            }
+        }
+        match (utility.is_empty(), safety.as_slice()) {
+            (false, [one]) => Ok(Self { name: text.to_owned(), utility, safety: one.clone() }),
+            _ => Err(format!("variant {text}: needs at least one utility adapter and exactly one safety adapter")),
+        }
+    }
+}
+
+fn with_seed(mut table: toml::Table, seed: u64) -> toml::Table {
+    table.entry("seed").or_insert(toml::Value::Integer(seed as i64));
+    table
+}
+
+/// Every combination of the entries of a table's lists, the last key varying fastest.
+fn grid(table: &toml::Table) -> Vec<toml::Table> {
+    let mut points = vec![toml::Table::new()];
+    for (key, value) in table {
+        let choices = match value {
+            toml::Value::Array(list) => list.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        points = points
+            .iter()
+            .flat_map(|point| {
+                choices.iter().map(|choice| {
+                    let mut point = point.clone();
+                    point.insert(key.clone(), choice.clone());
+                    point
+                })
+            })
+            .collect();
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = r#"
+        seed = 3
+        variants = ["A5+A7", "A5+A6+A7"]
+        [adapters.A5]
+        role = "utility"
+        dataset = "repliqa"
+        train = { epochs = 1 }
+        [adapters.A6]
+        role = "utility"
+        dataset = "alpaca"
+        train = { seed = 9 }
+        [adapters.A7]
+        role = "safety"
+        dataset = "jailbreak"
+        [[merge]]
+        strategy = "v1"
+        [[merge]]
+        strategy = "v2"
+        k = [10, 20]
+        weight = [0.7, 1.0]
+    "#;
+
+    #[test]
+    fn lists_become_every_combination() {
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        assert_eq!(recipe.merges.len(), 1 + 4);
+        assert_eq!(recipe.variants[1].utility, ["A5", "A6"]);
+        assert_eq!(recipe.adapters["A5"].train_config(3).unwrap().seed, 3);
+        assert_eq!(recipe.adapters["A6"].train_config(3).unwrap().seed, 9);
+        assert_eq!(recipe.eval.seed, 3);
+        assert_eq!(recipe.goals, Goals { jailbreak: 0.77, mmlu: 0.52, repliqa: 0.40 });
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for (from, to, part) in [
+            ("\"A5+A7\", ", "\"A5+A9\", ", "A9"),
+            ("\"A5+A7\", ", "\"A5+A6\", ", "exactly one safety"),
+            ("\"v1\"", "\"v3\"", "v3"),
+            ("[10, 20]", "[0]", "k"),
+            ("epochs = 1", "epochs = 0", "epochs"),
+            ("epochs = 1", "epoch = 1", "epoch"),
+            ("dataset = \"repliqa\"", "dataset = \"squad\"", "squad"),
+            ("seed = 3", "sed = 3", "sed"),
+        ] {
+            assert!(RECIPE.contains(from));
+            let error = Recipe::parse(&RECIPE.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(part), "{to}: {error}");
+        }
+    }
+}

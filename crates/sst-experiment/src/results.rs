@@ -1,0 +1,91 @@
+//! Everything a run found, with every setting behind it, in one JSON file.
+
+use crate::{Error, Goals, Recipe};
+use serde::{Deserialize, Serialize};
+use sst_artefact::Input;
+use sst_eval::BenchmarkScore;
+use sst_fim::Protocol;
+use sst_merge::{Diagnostics, StrategyConfig};
+use sst_subspace::Estimator;
+use std::path::{Path, PathBuf};
+
+/// Name of the file inside a run folder.
+pub(crate) const RESULTS_FILE: &str = "aggregated_results.json";
+
+/// The results of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Version of the tool.
+    pub tool_version: String,
+    /// The recipe, lists expanded and defaults filled in.
+    pub recipe: serde_json::Value,
+    /// The base model and its hash.
+    pub model: Input,
+    /// The folder of data sets.
+    pub data: PathBuf,
+    /// What a merge should reach.
+    pub goals: Goals,
+    /// Base model, adapters and merges, in the order of the table.
+    pub systems: Vec<System>,
+}
+
+/// One system that was evaluated, with every setting that made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// Its name in tables.
+    pub name: String,
+    /// The adapters merged, `A5+A7`; none for the base model and single adapters.
+    pub variant: Option<String>,
+    /// The merge strategy and its settings.
+    pub strategy: Option<StrategyConfig>,
+    /// The Fisher statistics behind the subspace.
+    pub fisher: Option<FisherFacts>,
+    /// What the merge measured: retained energy, norms, random-subspace control.
+    pub diagnostics: Option<Diagnostics>,
+    /// Scores with intervals.
+    pub scores: Vec<BenchmarkScore>,
+    /// The adapter's folder, relative to the run folder.
+    pub adapter: Option<PathBuf>,
+    /// The evaluation's folder, relative to the run folder, with every answer.
+    pub evaluation: PathBuf,
+}
+
+/// Settings of the Fisher statistics of a merge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FisherFacts {
+    /// The estimator.
+    pub estimator: Estimator,
+    /// The loss behind the gradients.
+    pub protocol: Protocol,
+    /// Samples asked for.
+    pub samples: usize,
+    /// Samples used per adapter, in the order of the variant; fewer where the data has fewer.
+    pub samples_used: Vec<u64>,
+    /// Seed of the samples.
+    pub seed: u64,
+}
+
+impl Results {
+    pub(crate) fn new(recipe: &Recipe, model: Input, data: &Path) -> Self {
+        Self {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: serde_json::to_value(recipe).unwrap_or_default(),
+            model,
+            data: data.to_path_buf(),
+            goals: recipe.goals,
+            systems: Vec::new(),
+        }
+    }
+
+    pub(crate) fn write(&self, run: &Path) -> Result<(), Error> {
+        Ok(sst_artefact::write_json(&run.join(RESULTS_FILE), self)?)
+    }
+
+    /// Reads the results in a run folder.
+    ///
+    /// # Errors
+    /// [`Error::Artefact`] when there are none, or they are malformed.
+    pub fn read(run: &Path) -> Result<Self, Error> {
+        Ok(sst_artefact::read_json(&run.join(RESULTS_FILE), "file of results")?)
+    }
+}

@@ -1,0 +1,20 @@
+//! One function per step of the pipeline. Each reuses a finished result of the same request, refuses to overwrite another
+//! one's, and leaves a folder with a manifest.
+
+mod evaluate;
+mod fisher;
+mod merge;
+mod subspace;
+mod train;
+
+pub use evaluate::{EvaluateStep, evaluate};
+pub use fisher::{FisherStep, fisher};
+pub use merge::{MergeStep, merge};
+pub use subspace::{SubspaceStep, subspace};
+pub use train::{TrainStep, train};
+
+pub(crate) use evaluate::request as evaluate_request;
+pub(crate) use fisher::request as fisher_request;
+pub(crate) use merge::request as merge_request;
+pub(crate) use subspace::request as subspace_request;
+pub(crate) use train::request as train_request;

@@ -1,0 +1,86 @@
+//! Train an adapter on the training split of a data set.
+
+use crate::request::Request;
+use crate::{Error, Reporter, Session};
+use sst_adapter::Dtype;
+use sst_artefact::{Input, Manifest};
+use sst_data::Dataset;
+use sst_model::{TrainConfig, TrainReport, Trainer};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// What to train on, how, and where to.
+#[derive(Debug, Clone)]
+pub struct TrainStep {
+    /// How to read the data.
+    pub dataset: Dataset,
+    /// The file of examples.
+    pub data: PathBuf,
+    /// Settings, not yet checked.
+    pub config: TrainConfig,
+    /// The adapter's folder.
+    pub out: PathBuf,
+}
+
+/// Trains an adapter and writes it as a PEFT folder with a manifest. An interrupted run goes on from its checkpoint and
+/// ends with the same bytes.
+///
+/// # Errors
+/// [`Error::Model`] for settings out of range or a loss that is not finite, [`Error::Data`], [`Error::Taken`].
+pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporter) -> Result<TrainReport, Error> {
+    let config = step.config.clone().check()?;
+    let request = request(session, step)?;
+    if request.is_done(&step.out)? {
+        return report(&step.out);
+    }
+    let examples = step.dataset.read(&step.data)?;
+    let base = session.source().folder.clone();
+    let checkpoint = step.out.join(CHECKPOINT);
+    let trainer =
+        Trainer::new(session.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
+    let name = step.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    reporter.start(&format!("train {name} on {}", step.dataset), 0);
+    let (mut since, mut tokens) = (Instant::now(), 0);
+    let (mut adapter, report) = trainer.run(&mut |p| {
+        tokens += p.tokens;
+        let speed = tokens as f64 / since.elapsed().as_secs_f64();
+        reporter.advance(p.step, p.steps, &format!("loss {:.3}, {speed:.0} tokens/s", p.loss));
+        if since.elapsed().as_secs() > 30 {
+            (since, tokens) = (Instant::now(), 0);
+        }
+    })?;
+    adapter.config.base_model_name_or_path = Some(base.display().to_string());
+    adapter.save(&step.out, Dtype::F32)?;
+    let mut manifest = Manifest::new("adapter", &step.config);
+    manifest.inputs = request.inputs.clone();
+    manifest.facts = serde_json::json!({ "dataset": step.dataset, "report": report });
+    manifest.write(&step.out)?;
+    request.seal(&step.out)?;
+    if checkpoint.exists() {
+        std::fs::remove_file(&checkpoint).map_err(sst_artefact::Error::io("delete", &checkpoint))?;
+    }
+    reporter.finish(&format!(
+        "{} examples, {} steps, loss {:.3} -> {:.3}",
+        report.examples, report.steps, report.first_loss, report.last_loss
+    ));
+    Ok(report)
+}
+
+pub(crate) fn request(session: &mut Session, step: &TrainStep) -> Result<Request, Error> {
+    let inputs = [("model".to_owned(), session.input()?), ("data".to_owned(), Input::hash(&step.data)?)];
+    let config = serde_json::json!({
+        "dataset": step.dataset, "train": step.config, "precision": session.source().precision,
+    });
+    Ok(Request::new("train", &config, inputs))
+}
+
+/// The report of a finished run.
+fn report(folder: &Path) -> Result<TrainReport, Error> {
+    let manifest = Manifest::read(folder)?;
+    serde_json::from_value(manifest.facts["report"].clone()).map_err(|source| {
+        let path = folder.join(sst_artefact::MANIFEST_FILE);
+        sst_artefact::Error::Json { what: "manifest of a trained adapter", path, source }.into()
+    })
+}

@@ -1,0 +1,259 @@
+//! Run a recipe: every step once, in a folder named by what went into it.
+
+use crate::request::Request;
+use crate::results::{FisherFacts, Results, System};
+use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
+use crate::{AdapterRecipe, Comparison, Error, Recipe, Reporter, Session, Variant};
+use sst_adapter::Dtype;
+use sst_data::{DataFolder, Split};
+use sst_fim::FisherConfig;
+use sst_merge::StrategyConfig;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where a recipe runs: data in, run folder out.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Folder of the data sets.
+    pub data: PathBuf,
+    /// The run folder.
+    pub out: PathBuf,
+    /// The command to show in model cards.
+    pub command: String,
+}
+
+/// Trains, measures, merges and evaluates all that the recipe asks for; what the run folder already holds is reused.
+///
+/// Writes `aggregated_results.json` and `comparison.md` into the run folder after every system, so that an interrupted
+/// run shows what it has.
+///
+/// # Errors
+/// The first step's [`Error`] that fails; what was finished before it stays.
+pub fn sweep(
+    session: &mut Session,
+    recipe: &Recipe,
+    run: &Run,
+    reporter: &mut dyn Reporter,
+) -> Result<Results, Error> {
+    let results = Results::new(recipe, session.input()?, &run.data);
+    Sweep { session, recipe, run, reporter, results, folders: BTreeMap::new() }.all()
+}
+
+struct Sweep<'a> {
+    session: &'a mut Session,
+    recipe: &'a Recipe,
+    run: &'a Run,
+    reporter: &'a mut dyn Reporter,
+    results: Results,
+    folders: BTreeMap<String, PathBuf>, // of trained adapters, by name
+}
+
+impl Sweep<'_> {
+    fn all(mut self) -> Result<Results, Error> {
+        let recipe = self.recipe;
+        for (name, adapter) in &recipe.adapters {
+            let folder = self.train(name, adapter)?;
+            self.folders.insert(name.clone(), folder);
+        }
+        self.evaluate(System::bare("base"), None)?;
+        for name in recipe.adapters.keys() {
+            let folder = self.folders[name].clone();
+            self.evaluate(System::bare(name), Some(folder))?;
+        }
+        for variant in &recipe.variants {
+            for &samples in &recipe.fisher.samples {
+                for strategy in &recipe.merges {
+                    self.merge(variant, samples, strategy)?;
+                }
+            }
+        }
+        Ok(self.results)
+    }
+
+    /// Folder `<kind>/<name>-<key>` of the run.
+    fn folder(&self, kind: &str, name: &str, request: &Request) -> PathBuf {
+        self.run.out.join(kind).join(format!("{name}-{}", request.key()))
+    }
+
+    fn data(&self, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
+        Ok(DataFolder::open(&self.run.data)?.path(adapter.dataset, Split::Train)?)
+    }
+
+    fn train(&mut self, name: &str, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
+        let config = adapter
+            .train_config(self.recipe.seed)
+            .map_err(|reason| Error::Recipe { path: format!("adapters.{name}.train").into(), reason })?;
+        let data = self.data(adapter)?;
+        let mut step = TrainStep { dataset: adapter.dataset, data, config, out: PathBuf::new() };
+        let request = step::train_request(self.session, &step)?;
+        step.out = self.folder("adapters", name, &request);
+        step::train(self.session, &step, self.reporter)?;
+        Ok(step.out)
+    }
+
+    /// Fisher statistics of one adapter: folder and samples used.
+    fn fisher(&mut self, name: &str, samples: usize) -> Result<(PathBuf, u64), Error> {
+        let recipe = &self.recipe.fisher;
+        let adapter = &self.recipe.adapters[name];
+        let config = FisherConfig {
+            estimator: recipe.estimator,
+            protocol: recipe.protocol,
+            samples: Some(samples),
+            max_tokens: recipe.max_tokens,
+            seed: self.recipe.seed,
+        };
+        let data = self.data(adapter)?;
+        let folder = self.folders[name].clone();
+        let mut step = FisherStep { adapter: folder, dataset: adapter.dataset, data, config, out: PathBuf::new() };
+        let request = step::fisher_request(self.session, &step)?;
+        step.out = self.folder("fisher", name, &request);
+        let estimate = step::fisher(self.session, &step, self.reporter)?;
+        Ok((step.out, estimate.meta.samples))
+    }
+
+    fn merge(&mut self, variant: &Variant, samples: usize, strategy: &StrategyConfig) -> Result<(), Error> {
+        let checked = strategy.clone().check()?;
+        let label = format!("{} {} n={samples}", label(strategy), variant.name);
+        let (basis, fisher) = match checked.config()["k"].as_u64() {
+            Some(k) if checked.needs_basis() => {
+                let (folder, facts) = self.subspace(variant, samples, k as usize)?;
+                (Some(folder), Some(facts))
+            }
+            _ => (None, None),
+        };
+        let mut step = MergeStep {
+            utility: variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
+            safety: self.folders[&variant.safety].clone(),
+            basis,
+            strategy: strategy.clone(),
+            seed: self.recipe.seed,
+            dtype: Dtype::F32,
+            command: self.run.command.clone(),
+            out: PathBuf::new(),
+        };
+        let name = format!("{}-{}", checked.name(), variant.name);
+        step.out = self.folder("merges", &name, &step::merge_request(&step)?);
+        let diagnostics = step::merge(&step)?;
+        let system = System {
+            variant: Some(variant.name.clone()),
+            strategy: Some(strategy.clone()),
+            fisher,
+            diagnostics: Some(diagnostics),
+            ..System::bare(&label)
+        };
+        self.evaluate(system, Some(step.out))
+    }
+
+    fn subspace(
+        &mut self,
+        variant: &Variant,
+        samples: usize,
+        k: usize,
+    ) -> Result<(PathBuf, FisherFacts), Error> {
+        let mut used = Vec::new();
+        let mut folders = Vec::new();
+        for name in variant.utility.iter().chain([&variant.safety]) {
+            let (folder, n) = self.fisher(name, samples)?;
+            folders.push(folder);
+            used.push(n);
+        }
+        let safety = folders.pop().unwrap_or_default();
+        let mut step = SubspaceStep {
+            utility: folders,
+            safety,
+            k,
+            eps: self.recipe.fisher.eps,
+            out: PathBuf::new(),
+        };
+        step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
+        step::subspace(&step)?;
+        let facts = FisherFacts {
+            estimator: self.recipe.fisher.estimator,
+            protocol: self.recipe.fisher.protocol,
+            samples,
+            samples_used: used,
+            seed: self.recipe.seed,
+        };
+        Ok((step.out, facts))
+    }
+
+    fn evaluate(&mut self, mut system: System, adapter: Option<PathBuf>) -> Result<(), Error> {
+        let mut step = EvaluateStep {
+            name: system.name.clone(),
+            adapter: adapter.clone(),
+            data: self.run.data.clone(),
+            config: self.recipe.eval.clone(),
+            out: PathBuf::new(),
+        };
+        let file_name: String =
+            system.name.chars().map(|c| if c.is_ascii_alphanumeric() || "+.=-".contains(c) { c } else { '_' }).collect();
+        let request = step::evaluate_request(self.session, &step)?;
+        step.out = self.folder("evaluations", &file_name, &request);
+        let evaluation = step::evaluate(self.session, &step, self.reporter)?;
+        system.scores = evaluation.scores;
+        system.adapter = adapter.map(|path| self.relative(&path));
+        system.evaluation = self.relative(&step.out);
+        self.results.systems.push(system);
+        self.results.write(&self.run.out)?;
+        let table = Comparison::of(&self.results).markdown();
+        let path = self.run.out.join("comparison.md");
+        Ok(sst_artefact::write_atomic(&path, |w| std::io::Write::write_all(w, table.as_bytes()))?)
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.run.out).unwrap_or(path).to_path_buf()
+    }
+}
+
+impl System {
+    /// A system that is no merge.
+    pub(crate) fn bare(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            variant: None,
+            strategy: None,
+            fisher: None,
+            diagnostics: None,
+            scores: Vec::new(),
+            adapter: None,
+            evaluation: PathBuf::new(),
+        }
+    }
+}
+
+/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.
+fn label(strategy: &StrategyConfig) -> String {
+    fn words(value: &serde_json::Value, name: &str, out: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, inner) in fields {
+                    if inner.is_object() && name == "mode" {
+                        out.push(key.clone());
+                    }
+                    words(inner, key, out);
+                }
+            }
+            serde_json::Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
+            serde_json::Value::String(text) => out.push(text.clone()),
+            serde_json::Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    words(&serde_json::to_value(strategy).unwrap_or_default(), "", &mut out);
+    out.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_tell_strategies_apart() {
+        let v2 = r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
+        let v2: StrategyConfig = serde_json::from_str(v2).unwrap();
+        assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
+        let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();
+        assert_eq!(label(&v1), "V1 k=20 alpha=1 aligned");
+    }
+}

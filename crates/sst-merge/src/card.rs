@@ -1,0 +1,118 @@
+//! The model card of a merge: what a reader of the folder wants to know, in Markdown.
+
+use crate::{Diagnostics, MergeRecord, Merged, Selection};
+use sst_artefact::Manifest;
+use std::fmt::Write;
+
+/// The text of `README.md`.
+pub(crate) fn card(merged: &Merged, record: &MergeRecord, manifest: &Manifest) -> String {
+    let base = merged.adapter.config.base_model_name_or_path.as_deref();
+    let mut text = String::from("---\nlibrary_name: peft\n");
+    if let Some(base) = base {
+        // A JSON string is a YAML string.
+        push(&mut text, format_args!("base_model: {}", serde_json::json!(base)));
+    }
+    text.push_str("tags:\n- lora\n- merge\n- sst-merge\n---\n\n# Merged LoRA adapter\n\n");
+    let of_base = base.map(|base| format!(" of `{base}`")).unwrap_or_default();
+    push(
+        &mut text,
+        format_args!(
+            "A utility and a safety adapter{of_base}, merged by SST-Merge {}.",
+            manifest.tool_version
+        ),
+    );
+    push(
+        &mut text,
+        format_args!(
+            "Weights: {}, SHA-256 `{}`.\n",
+            record.dtype,
+            plain(&manifest.facts["weights_sha256"])
+        ),
+    );
+
+    text.push_str("## Recipe\n\n| setting | value |\n| --- | --- |\n");
+    for (setting, value) in record.recipe.as_object().into_iter().flatten() {
+        push(&mut text, format_args!("| {setting} | {} |", plain(value)));
+    }
+    if !record.command.is_empty() {
+        push(&mut text, format_args!("\n```sh\n{}\n```", record.command));
+    }
+
+    text.push_str("\n## Inputs\n\n| role | path | SHA-256 |\n| --- | --- | --- |\n");
+    for (role, input) in &record.inputs {
+        push(
+            &mut text,
+            format_args!("| {role} | {} | `{}` |", input.path.display(), input.sha256),
+        );
+    }
+
+    text.push_str("\n## What the merge did\n\n| measure | value |\n| --- | --- |\n");
+    for (measure, value) in measures(&merged.diagnostics) {
+        push(&mut text, format_args!("| {measure} | {value} |"));
+    }
+    if let Some(Selection::TopRatios { spectrum, .. }) = &merged.diagnostics.selection {
+        text.push_str("\n## Spectrum\n\n| quantile of all eigenvalues | value |\n| --- | --- |\n");
+        for quantile in &spectrum.quantiles {
+            push(
+                &mut text,
+                format_args!("| {} | {:.6e} |", quantile.level, quantile.value),
+            );
+        }
+    }
+    text
+}
+
+fn measures(d: &Diagnostics) -> Vec<(&'static str, String)> {
+    let percent = |x: f64| format!("{:.2} %", 100.0 * x);
+    let mut rows = vec![
+        ("parameters", d.parameters.to_string()),
+        ("norm of U", format!("{:.6}", d.norm_utility)),
+        ("norm of S", format!("{:.6}", d.norm_safety)),
+        ("norm of the safety part added", format!("{:.6}", d.norm_safety_used)),
+        ("norm of the merge", format!("{:.6}", d.norm_merged)),
+    ];
+    rows.extend(d.relative_change.map(|x| ("change relative to U", percent(x))));
+    rows.extend(d.cosine.map(|x| ("cosine of U and S", format!("{x:.4}"))));
+    rows.extend(d.k.map(|k| ("directions k", k.to_string())));
+    rows.extend(d.projection.map(|projection| ("projection", projection.to_string())));
+    rows.extend(
+        d.retained_energy
+            .map(|x| ("energy of S kept by the subspace", percent(x))),
+    );
+    rows.extend(d.random_control.map(|c| {
+        (
+            "energy kept by a random subspace of the same k",
+            percent(c.retained_energy),
+        )
+    }));
+    rows.extend(
+        d.eigenvalues
+            .map(|[largest, smallest]| ("kept eigenvalues", format!("{largest:.6e} to {smallest:.6e}"))),
+    );
+    if let Some(Selection::TopRatios {
+        share_below_ridge_safety,
+        share_below_ridge_utility,
+        ..
+    }) = &d.selection
+    {
+        rows.push((
+            "safety Fisher entries below the ridge",
+            percent(*share_below_ridge_safety),
+        ));
+        rows.push((
+            "utility Fisher entries below the ridge",
+            percent(*share_below_ridge_utility),
+        ));
+    }
+    rows
+}
+
+/// A JSON value without the quotes of a string.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{line}");
+}

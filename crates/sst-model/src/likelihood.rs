@@ -1,0 +1,259 @@
+//! Teacher-forced log-likelihood: what training minimises, Fisher information differentiates and MMLU compares.
+
+use crate::batch::{Side, pad};
+use crate::decoder::Pass;
+use crate::host::floats;
+use crate::model::LanguageModel;
+use crate::trace::Trace;
+use crate::Error;
+use sst_data::Example;
+use sst_eval::{ContinuationScore, ScoreRequest};
+use std::collections::BTreeMap;
+use tch::{Kind, Reduction, Tensor};
+
+/// Rows of the head's output computed at once where no gradient is kept.
+const HEAD_ROWS: i64 = 512;
+
+/// Tokens of one example and which of them are scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The example's identifier.
+    pub id: String,
+    /// All tokens, prompt first.
+    pub ids: Vec<u32>,
+    /// Tokens from this index on are scored; at least 1, for the first token has no prediction.
+    pub scored_from: usize,
+}
+
+impl Encoded {
+    /// Number of scored tokens.
+    pub fn scored(&self) -> usize {
+        self.ids.len() - self.scored_from
+    }
+}
+
+/// Negative log-likelihoods of the scored tokens of a batch, row after row.
+#[derive(Debug)]
+pub struct TokenLosses {
+    /// -log p of every scored token in nats, f32 [sum of counts].
+    pub losses: Tensor,
+    /// Scored tokens per row.
+    pub counts: Vec<usize>,
+}
+
+impl TokenLosses {
+    /// Sum over rows of each row's mean loss: its gradient holds every row's own gradient in that row.
+    pub fn sum_of_row_means(&self) -> Tensor {
+        let weights: Vec<f32> =
+            self.counts.iter().flat_map(|&n| std::iter::repeat_n(1.0 / n as f32, n)).collect();
+        (&self.losses * Tensor::from_slice(&weights).to_device(self.losses.device())).sum(Kind::Float)
+    }
+
+    /// Sum of each row's losses in f64, on the CPU.
+    pub fn row_sums(&self) -> Vec<f64> {
+        let values = floats(&self.losses);
+        let mut rest = values.as_slice();
+        self.counts
+            .iter()
+            .map(|&n| {
+                let (row, after) = rest.split_at(n);
+                rest = after;
+                row.iter().map(|&v| f64::from(v)).sum()
+            })
+            .collect()
+    }
+}
+
+impl LanguageModel {
+    /// Tokens of `example` with its response scored, the end of turn included.
+    ///
+    /// # Errors
+    /// [`Error::Example`] when prompt and response together pass `max_tokens`; [`Error::Tokenizer`].
+    pub fn encode_response(&self, example: &Example, max_tokens: usize) -> Result<Encoded, Error> {
+        let (prompt, response) = self.tokenizer.encode_example(&example.prompt, &example.response)?;
+        let encoded =
+            Encoded { id: example.id.clone(), scored_from: prompt.len(), ids: [prompt, response].concat() };
+        if encoded.ids.len() > max_tokens {
+            let reason = format!("{} tokens, more than the {max_tokens} allowed", encoded.ids.len());
+            return Err(Error::Example { id: example.id.clone(), reason });
+        }
+        if encoded.scored_from == 0 || encoded.scored() == 0 {
+            let reason = "prompt and response must both have at least one token".into();
+            return Err(Error::Example { id: example.id.clone(), reason });
+        }
+        Ok(encoded)
+    }
+
+    /// Tokens of `example`'s prompt alone, cut to `max_tokens`, all but the first scored.
+    ///
+    /// # Errors
+    /// [`Error::Example`] when fewer than two tokens are left; [`Error::Tokenizer`].
+    pub fn encode_prompt_only(&self, example: &Example, max_tokens: usize) -> Result<Encoded, Error> {
+        let mut ids = self.tokenizer.encode_prompt(&example.prompt)?;
+        ids.truncate(max_tokens);
+        if ids.len() < 2 {
+            return Err(Error::Example { id: example.id.clone(), reason: "the prompt has fewer than two tokens".into() });
+        }
+        Ok(Encoded { id: example.id.clone(), ids, scored_from: 1 })
+    }
+
+    /// Losses of a batch under a stack of adapters, with gradients where the factors ask for them.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAdapter`] when an adapter is not loaded.
+    pub fn token_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<TokenLosses, Error> {
+        let stack = self.stack(adapters)?;
+        Ok(self.losses(batch, &mut Pass { stack: &stack, trace: None }))
+    }
+
+    /// As [`LanguageModel::token_losses`], recording what per-sample gradients of the last adapter need.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAdapter`] when an adapter is not loaded.
+    pub fn traced_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<(TokenLosses, Trace), Error> {
+        let stack = self.stack(adapters)?;
+        let mut trace = Trace::default();
+        let losses = self.losses(batch, &mut Pass { stack: &stack, trace: Some(&mut trace) });
+        Ok((losses, trace))
+    }
+
+    fn losses(&self, batch: &[&Encoded], pass: &mut Pass) -> TokenLosses {
+        let rows: Vec<&[u32]> = batch.iter().map(|e| e.ids.as_slice()).collect();
+        let hidden = self.right_padded_hidden(&rows, pass);
+        let seq = hidden.size()[1];
+        let mut at = Vec::new(); // position whose output predicts a scored token
+        let mut targets = Vec::new();
+        for (row, encoded) in batch.iter().enumerate() {
+            for t in encoded.scored_from..encoded.ids.len() {
+                at.push(row as i64 * seq + t as i64 - 1);
+                targets.push(i64::from(encoded.ids[t]));
+            }
+        }
+        let picked = hidden.flatten(0, 1).index_select(0, &self.long(&at)); // [scored, d_model]
+        let losses: Vec<Tensor> = picked
+            .split(HEAD_ROWS, 0)
+            .iter()
+            .zip(self.long(&targets).split(HEAD_ROWS, 0))
+            .map(|(part, target)| {
+                let logits = self.decoder.logits(part);
+                logits.cross_entropy_loss(&target, None::<Tensor>, Reduction::None, -100, 0.0)
+            })
+            .collect();
+        let counts = batch.iter().map(|e| e.scored()).collect();
+        TokenLosses { losses: Tensor::cat(&losses, 0), counts }
+    }
+
+    fn right_padded_hidden(&self, rows: &[&[u32]], pass: &mut Pass) -> Tensor {
+        let (ids, lefts) = pad(rows, Side::Right, self.tokenizer.pad_id(), self.decoder.device());
+        let mask = self.mask(&lefts, 0, ids.size()[1]);
+        self.decoder.hidden(&ids, &mask, None, pass)
+    }
+
+    /// Log-likelihoods of the continuations of every request, in request order.
+    pub(crate) fn score_requests(
+        &self,
+        requests: &[ScoreRequest],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<ContinuationScore>>, Error> {
+        let mut groups: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+        for (i, request) in requests.iter().enumerate() {
+            groups.entry(request.adapter.as_deref()).or_default().push(i);
+        }
+        let mut answers = vec![Vec::new(); requests.len()];
+        let mut done = 0;
+        let _guard = tch::no_grad_guard();
+        for (adapter, members) in groups {
+            let stack = self.stack(adapter.as_slice())?;
+            let tasks: Vec<ScoreTask> = members
+                .iter()
+                .map(|&i| ScoreTask::new(i, &requests[i], &self.tokenizer))
+                .collect::<Result<_, _>>()?;
+            let lengths: Vec<usize> = tasks.iter().map(ScoreTask::longest).collect();
+            for batch in self.limits.plan(&lengths) {
+                let batch: Vec<&ScoreTask> = batch.iter().map(|&i| &tasks[i]).collect();
+                let (choices, texts): (Vec<&ScoreTask>, Vec<&ScoreTask>) =
+                    batch.iter().partition(|t| t.choices.is_some());
+                let mut pass = Pass { stack: &stack, trace: None };
+                if !choices.is_empty() {
+                    self.score_choices(&choices, &mut pass, &mut answers);
+                }
+                if !texts.is_empty() {
+                    self.score_texts(&texts, &mut pass, &mut answers);
+                }
+                done += batch.len();
+                progress(done);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Requests whose continuations are single tokens after one context: one row each.
+    fn score_choices(&self, tasks: &[&ScoreTask], pass: &mut Pass, answers: &mut [Vec<ContinuationScore>]) {
+        let rows: Vec<&[u32]> = tasks.iter().map(|t| t.rows[0].ids.as_slice()).collect();
+        let hidden = self.right_padded_hidden(&rows, pass);
+        let seq = hidden.size()[1];
+        let ends: Vec<i64> = rows.iter().enumerate().map(|(i, r)| i as i64 * seq + r.len() as i64 - 1).collect();
+        let last = hidden.flatten(0, 1).index_select(0, &self.long(&ends));
+        let logp = self.decoder.logits(&last).log_softmax(-1, Kind::Float); // [rows, vocab]
+        for (row, task) in tasks.iter().enumerate() {
+            let choices: Vec<i64> = task.choices.iter().flatten().map(|&t| i64::from(t)).collect();
+            let picked = logp.get(row as i64).index_select(0, &self.long(&choices));
+            answers[task.request] = floats(&picked)
+                .into_iter()
+                .map(|v| ContinuationScore { log_likelihood: f64::from(v), tokens: 1 })
+                .collect();
+        }
+    }
+
+    fn score_texts(&self, tasks: &[&ScoreTask], pass: &mut Pass, answers: &mut [Vec<ContinuationScore>]) {
+        for task in tasks {
+            let rows: Vec<&Encoded> = task.rows.iter().collect();
+            let losses = self.losses(&rows, pass);
+            answers[task.request] = losses
+                .row_sums()
+                .into_iter()
+                .zip(&losses.counts)
+                .map(|(sum, &tokens)| ContinuationScore { log_likelihood: -sum, tokens })
+                .collect();
+        }
+    }
+}
+
+/// One request, tokenised: either one context with single-token choices, or a row per continuation.
+struct ScoreTask {
+    request: usize,
+    rows: Vec<Encoded>,
+    choices: Option<Vec<u32>>,
+}
+
+impl ScoreTask {
+    fn new(at: usize, request: &ScoreRequest, tokenizer: &crate::tokenizer::Tokenizer) -> Result<Self, Error> {
+        let mut rows = Vec::new();
+        for continuation in &request.continuations {
+            let (context, continuation) = match &request.prompt {
+                sst_data::Prompt::Text(text) => tokenizer.encode_continuation(text, continuation)?,
+                chat => tokenizer.encode_example(chat, continuation)?,
+            };
+            let id = format!("score request {at}");
+            if context.is_empty() || continuation.is_empty() {
+                let reason = "context and continuation must both have at least one token".into();
+                return Err(Error::Example { id, reason });
+            }
+            rows.push(Encoded { id, scored_from: context.len(), ids: [context, continuation].concat() });
+        }
+        let shared = rows.windows(2).all(|w| {
+            w[0].scored_from == w[1].scored_from && w[0].ids[..w[0].scored_from] == w[1].ids[..w[1].scored_from]
+        });
+        if !rows.is_empty() && shared && rows.iter().all(|r| r.scored() == 1) {
+            let choices = rows.iter().map(|r| r.ids[r.scored_from]).collect();
+            rows.truncate(1);
+            rows[0].ids.pop();
+            return Ok(Self { request: at, rows, choices: Some(choices) });
+        }
+        Ok(Self { request: at, rows, choices: None })
+    }
+
+    fn longest(&self) -> usize {
+        self.rows.iter().map(|r| r.ids.len()).max().unwrap_or(0)
+    }
+}

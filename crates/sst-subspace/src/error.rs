@@ -1,0 +1,156 @@
+//! Errors of Fisher artefacts, solvers and bases.
+
+use std::path::{Path, PathBuf};
+
+/// A Fisher, a basis or an eigenproblem is wrong, or a file of one could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing a file failed.
+    #[error(transparent)]
+    Artefact(#[from] sst_artefact::Error),
+    /// Two layouts differ, or one is malformed.
+    #[error(transparent)]
+    Layout(#[from] sst_adapter::Error),
+    /// An error inside the named file.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The file is not a whole safetensors file: cut short, corrupt or something else.
+    #[error("not a whole safetensors file: {0}")]
+    Safetensors(#[from] safetensors::SafeTensorError),
+    /// The file is whole but does not hold what it should.
+    #[error("{what}: {reason}")]
+    Content {
+        /// The tensor, key or part at fault.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Fisher entry that is NaN, infinite or negative.
+    #[error("Fisher of tensor {tensor} is {value} at flat index {index}: it must be finite and not negative")]
+    FisherEntry {
+        /// The tensor.
+        tensor: String,
+        /// Row-major index within the tensor.
+        index: usize,
+        /// The entry.
+        value: f32,
+    },
+    /// A ratio is not finite: the denominator is zero or the quotient too large.
+    #[error("eigenvalue of tensor {tensor} at flat index {index} is {value}: raise the ridge or eps")]
+    Ratio {
+        /// The tensor.
+        tensor: String,
+        /// Row-major index within the tensor.
+        index: usize,
+        /// The ratio.
+        value: f64,
+    },
+    /// Fishers that were not estimated in the same way cannot be averaged.
+    #[error("Fishers differ in {what}: {left} and {right}")]
+    FisherMeta {
+        /// What differs.
+        what: &'static str,
+        /// The first Fisher's.
+        left: String,
+        /// The other's.
+        right: String,
+    },
+    /// The mean of no Fisher at all.
+    #[error("the mean needs at least one Fisher")]
+    NoFisher,
+    /// A number of directions that the space or the basis does not have.
+    #[error("k = {k} is not between 1 and {available}")]
+    Directions {
+        /// What was asked for.
+        k: usize,
+        /// What there is.
+        available: usize,
+    },
+    /// A vector or list of the wrong length.
+    #[error("{op}: got {got} values, expected {expected}")]
+    Length {
+        /// The operation.
+        op: &'static str,
+        /// Entries of the layout.
+        expected: usize,
+        /// Entries given.
+        got: usize,
+    },
+    /// A setting outside its range.
+    #[error("`{name}` = {value} must be finite and not negative")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// Two matrices that do not form a pair.
+    #[error("gevp: F_s is {safety:?} and F_u is {utility:?}; both must be square, of the same size and not empty")]
+    Pair {
+        /// Shape of F_s.
+        safety: [usize; 2],
+        /// Shape of F_u.
+        utility: [usize; 2],
+    },
+    /// A matrix entry that is NaN or infinite.
+    #[error("gevp: {matrix} holds {value} at [{row}, {col}]")]
+    NotFinite {
+        /// `F_s` or `F_u`.
+        matrix: &'static str,
+        /// Row.
+        row: usize,
+        /// Column.
+        col: usize,
+        /// The entry.
+        value: f64,
+    },
+    /// A matrix that is not symmetric to rounding.
+    #[error("gevp: {matrix} is not symmetric at [{row}, {col}]: {upper} and {lower}")]
+    NotSymmetric {
+        /// `F_s` or `F_u`.
+        matrix: &'static str,
+        /// Row.
+        row: usize,
+        /// Column.
+        col: usize,
+        /// Entry `[row, col]`.
+        upper: f64,
+        /// Entry `[col, row]`.
+        lower: f64,
+    },
+    /// F_u + eps I has no Cholesky factor, or is singular to rounding.
+    #[error("gevp: F_u + eps I is not positive definite to rounding: raise eps")]
+    NotPositiveDefinite,
+    /// A backend gave up or its answer does not solve the problem.
+    #[error("gevp ({solver}): {reason}")]
+    Solver {
+        /// The backend.
+        solver: &'static str,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn in_file(path: &Path) -> impl FnOnce(Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::InFile {
+            path,
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn content(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Content {
+            what: what.into(),
+            reason: reason.into(),
+        }
+    }
+}
