@@ -65,8 +65,10 @@ impl Adapter {
     }
 }
 
-/// (module, A, B) of every module of the file.
-fn read_pairs(bytes: &[u8]) -> Result<Vec<(ModulePath, Array2<f32>, Array2<f32>)>, Error> {
+/// (module, A `[r, d_in]`, B `[d_out, r]`).
+type Pair = (ModulePath, Array2<f32>, Array2<f32>);
+
+fn read_pairs(bytes: &[u8]) -> Result<Vec<Pair>, Error> {
     let file = SafeTensors::deserialize(bytes)?;
     let mut sides: BTreeMap<ModulePath, [Option<Array2<f32>>; 2]> = BTreeMap::new();
     for (name, view) in file.iter() {

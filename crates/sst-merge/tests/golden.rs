@@ -1,5 +1,8 @@
 //! V1 and V2 side by side against values from an independent implementation: see `fixtures/merge`.
 
+// Every function here is part of a test.
+#![allow(clippy::unwrap_used)]
+
 use serde::Deserialize;
 use sst_merge::{
     Adapter, Basis, DiagonalFisher, MergeInputs, Merged, Selection, StrategyConfig, gevp, strategy_by_name,

@@ -1,5 +1,8 @@
 //! Identities that hold for every adapter, and the errors of those that do not fit together.
 
+// Every function here is part of a test.
+#![allow(clippy::unwrap_used)]
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

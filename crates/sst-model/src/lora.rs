@@ -76,6 +76,18 @@ impl Lora {
         }
     }
 
+    /// Gradients of every factor with its name, in model order; undefined before a backward pass.
+    pub fn gradients(&self) -> Vec<(String, Tensor)> {
+        self.tensors().map(|(name, tensor)| (name, tensor.grad())).collect()
+    }
+
+    /// Sets every gradient to zero.
+    pub fn zero_gradients(&self) {
+        for (_, tensor) in self.tensors() {
+            tensor.shallow_clone().zero_grad();
+        }
+    }
+
     /// Copies the factors back to plain arrays.
     ///
     /// # Errors

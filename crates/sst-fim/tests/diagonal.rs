@@ -1,0 +1,112 @@
+//! The diagonal estimators on the tiny random model against their definitions, from gradients one sample at a time.
+
+use sst_adapter::Adapter;
+use sst_data::{Example, Prompt};
+use sst_fim::{Error, FisherConfig, Protocol, diagonal_fisher};
+use sst_model::{BatchLimits, DeviceChoice, LanguageModel, Precision, TrainConfig, Trainer, floats, write_tiny_model};
+use sst_subspace::{DiagonalFisher, Estimator};
+use tempfile::TempDir;
+
+fn examples() -> Vec<Example> {
+    (0..9)
+        .map(|i| Example {
+            id: format!("e{i}"),
+            prompt: Prompt::user(format!("Count to {i} {}", "now ".repeat(i % 5))),
+            response: (0..=i).map(|n| n.to_string()).collect::<Vec<_>>().join(" "),
+        })
+        .collect()
+}
+
+fn model() -> (TempDir, LanguageModel, Adapter) {
+    let dir = tempfile::tempdir().unwrap();
+    write_tiny_model(dir.path(), 2).unwrap();
+    let mut model = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F32).unwrap();
+    let config = TrainConfig { r: 3, alpha: 9.0, epochs: 2, learning_rate: 1e-2, ..TrainConfig::default() };
+    let trainer = Trainer::new(&mut model, &examples(), config.check().unwrap()).unwrap();
+    let (adapter, _) = trainer.run(&mut |_| ()).unwrap();
+    model.add_adapter("a", &adapter).unwrap();
+    (dir, model, adapter)
+}
+
+fn estimate(model: &mut LanguageModel, config: &FisherConfig) -> DiagonalFisher {
+    diagonal_fisher(model, "a", &examples(), config, &mut |_| ()).unwrap()
+}
+
+/// Every sample's gradient by ordinary backward on its own mean loss, no trace involved.
+fn gradients(model: &mut LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
+    model.set_requires_grad("a", true).unwrap();
+    let all = examples()
+        .iter()
+        .map(|example| {
+            let row = match protocol {
+                Protocol::Response => model.encode_response(example, 1024).unwrap(),
+                Protocol::LegacyPrompt => model.encode_prompt_only(example, 512).unwrap(),
+            };
+            let losses = model.token_losses(&[&row], &["a"]).unwrap();
+            losses.losses.mean(tch::Kind::Float).backward();
+            let lora = model.adapter("a").unwrap();
+            let gradient: Vec<f64> =
+                lora.gradients().into_iter().flat_map(|(_, g)| floats(&g)).map(f64::from).collect();
+            lora.zero_gradients();
+            gradient
+        })
+        .collect();
+    model.set_requires_grad("a", false).unwrap();
+    all
+}
+
+fn close(estimate: &DiagonalFisher, expected: &[f64]) {
+    assert_eq!(estimate.values.len(), expected.len());
+    let largest = expected.iter().fold(0.0f64, |m, v| m.max(*v));
+    assert!(largest > 0.0);
+    for (a, b) in estimate.values.iter().zip(expected) {
+        assert!((f64::from(*a) - b).abs() <= 1e-4 * b + 1e-8 * largest, "{a} instead of {b}");
+    }
+}
+
+#[test]
+fn both_estimators_follow_their_definitions() {
+    let (_dir, mut model, _) = model();
+    // Small batches, so that several of different shape are summed.
+    model.set_limits(BatchLimits { rows: 3, tokens: 400 }).unwrap();
+    for protocol in [Protocol::Response, Protocol::LegacyPrompt] {
+        let all = gradients(&mut model, protocol);
+        let n = all.len() as f64;
+        let mean = |f: &dyn Fn(&Vec<f64>, usize) -> f64| -> Vec<f64> {
+            (0..all[0].len()).map(|i| all.iter().map(|g| f(g, i)).sum::<f64>() / n).collect()
+        };
+        let first = mean(&|g, i| g[i]);
+        let second = mean(&|g, i| g[i] * g[i]);
+        let variance: Vec<f64> = mean(&|g, i| (g[i] - first[i]).powi(2));
+        let config = |estimator| FisherConfig { estimator, protocol, ..FisherConfig::default() };
+        close(&estimate(&mut model, &config(Estimator::Diag)), &second);
+        close(&estimate(&mut model, &config(Estimator::DiagVariance)), &variance);
+    }
+}
+
+#[test]
+fn the_artefact_says_what_it_is_and_samples_are_nested() {
+    let (_dir, mut model, adapter) = model();
+    let config = FisherConfig { samples: Some(4), seed: 3, ..FisherConfig::default() };
+    let few = estimate(&mut model, &config);
+    assert_eq!(few.meta.samples, 4);
+    assert_eq!(few.meta.protocol, "response");
+    assert_eq!(few.layout, adapter.layout());
+    let tokens: usize = sst_data::sample(&examples(), 4, 3)
+        .iter()
+        .map(|e| model.encode_response(e, 1024).unwrap().scored())
+        .sum();
+    assert_eq!(few.meta.tokens, tokens as u64);
+    assert_eq!(few.values, estimate(&mut model, &config).values, "the same twice, to the bit");
+}
+
+#[test]
+fn too_few_samples_are_refused() {
+    let (_dir, mut model, _) = model();
+    let config = FisherConfig { samples: Some(1), ..FisherConfig::default() };
+    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, Error::Samples { needed: 2, got: 1, .. }), "{error}");
+    let config = FisherConfig { max_tokens: 1, ..FisherConfig::default() };
+    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("9 were longer than 1 tokens"), "{error}");
+}
