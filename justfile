@@ -14,7 +14,7 @@ demo *args:
 test *args:
     @cargo xtask test "$@"
 
-# Run a grid of merges and evaluations.
+# Run a grid of merges and evaluations: by default k and weight for V1 and V2, side by side.
 sweep *args:
     @cargo xtask sweep "$@"
 

@@ -15,6 +15,9 @@ fn main() {
     let cuda = std::path::Path::new(&lib).join("libtorch_cuda.so");
     if cuda.exists() {
         // Nothing refers to libtorch_cuda by symbol: without this the linker drops it and no GPU is seen.
-        println!("cargo::rustc-link-arg=-Wl,--no-as-needed,{},--as-needed", cuda.display());
+        println!(
+            "cargo::rustc-link-arg=-Wl,--no-as-needed,{},--as-needed",
+            cuda.display()
+        );
     }
 }

@@ -14,7 +14,8 @@ pub struct Bars {
 impl Reporter for Bars {
     fn start(&mut self, label: &str, total: usize) {
         let bar = ProgressBar::new(total as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {prefix}") {
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {prefix}")
+        {
             bar.set_style(style);
         }
         bar.set_message(label.to_owned());

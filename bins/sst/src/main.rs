@@ -3,6 +3,7 @@
 mod bars;
 mod command;
 mod options;
+mod waiting;
 
 use clap::Parser;
 use command::Command;
@@ -26,6 +27,7 @@ Example, from nothing to a comparison:
   sst sweep docs/recipes/demo.toml --data runs/data --out runs/demo";
 
 fn main() -> ExitCode {
+    waiting::passive();
     let cli = Cli::parse();
     cli.options.start_logging();
     match cli.command.run(&cli.options) {

@@ -10,10 +10,22 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args)]
 pub struct Options {
     /// Where to compute: auto, cpu or cuda:N.
-    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        value_name = "DEVICE",
+        help_heading = "Global options"
+    )]
     pub device: DeviceChoice,
     /// Precision of the base weights: f32, bf16 or f16.
-    #[arg(long, global = true, default_value = "f32", value_name = "DTYPE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "f32",
+        value_name = "DTYPE",
+        help_heading = "Global options"
+    )]
     pub dtype: Precision,
     /// Threads inside one operation; all cores if not given.
     #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
@@ -37,7 +49,10 @@ impl Options {
     pub fn start_logging(&self) {
         let level = ["error", "info", "debug", "trace"][usize::from(self.verbose.min(3))];
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
     }
 
     /// A session on the model in `folder`; the model itself is loaded when first needed.
@@ -45,13 +60,26 @@ impl Options {
         if let Some(threads) = self.threads {
             sst_model::set_threads(threads)?;
         }
-        let limits = BatchLimits { rows: self.batch_rows, tokens: self.batch_tokens }.check()?;
-        Ok(Session::new(ModelSource { folder, device: self.device, precision: self.dtype, limits }))
+        let limits = BatchLimits {
+            rows: self.batch_rows,
+            tokens: self.batch_tokens,
+        }
+        .check()?;
+        Ok(Session::new(ModelSource {
+            folder,
+            device: self.device,
+            precision: self.dtype,
+            limits,
+        }))
     }
 
     /// Progress bars on a terminal, plain lines otherwise, nothing beside JSON.
     pub fn reporter(&self) -> Box<dyn sst_experiment::Reporter> {
-        if self.json { Box::new(sst_experiment::Silent) } else { Box::new(crate::bars::Bars::default()) }
+        if self.json {
+            Box::new(sst_experiment::Silent)
+        } else {
+            Box::new(crate::bars::Bars::default())
+        }
     }
 
     /// Prints `value` as JSON if asked to, else `text`.

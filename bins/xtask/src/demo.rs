@@ -1,4 +1,4 @@
-//! The demo and the grid runner: set-up, a release build, then `sst sweep`.
+//! The demo and the grid: set-up, a release build, then `sst sweep` with a recipe.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 
 const RECIPE: &str = "docs/recipes/demo.toml";
 const MADE_UP_DATA: &str = "runs/demo-data";
-const RESULTS: &str = "runs/demo";
+const GRID: &str = "docs/recipes/sweep.toml";
 
 /// What the user chose for a demo run.
 pub struct Demo {
@@ -25,12 +25,21 @@ pub struct Demo {
     pub args: Vec<OsString>,
 }
 
-/// Runs the demo's recipe from nothing to its results.
-pub fn demo(workspace: &Workspace, demo: &Demo) -> Result<()> {
-    let out = demo
-        .out
-        .as_deref()
-        .map_or_else(|| Ok(RESULTS.into()), |out| in_root(workspace, out))?;
+/// The recipe of the small grid.
+pub fn grid(workspace: &Workspace) -> PathBuf {
+    workspace.root.join(GRID)
+}
+
+/// Runs a recipe, the demo's if none is given, from nothing to its results in `runs/<name of the recipe>`.
+pub fn demo(workspace: &Workspace, recipe: Option<&Path>, demo: &Demo) -> Result<()> {
+    let recipe = match recipe {
+        Some(recipe) => in_root(workspace, recipe)?,
+        None => RECIPE.into(),
+    };
+    let out = match &demo.out {
+        Some(out) => in_root(workspace, out)?,
+        None => Path::new("runs").join(recipe.file_stem().context("the recipe has no file name")?),
+    };
     let data = demo.data.as_deref().map(|data| in_root(workspace, data)).transpose()?;
     setup::all(workspace, None, Profile::Release)?;
     let sst = || Command::new(workspace.relative(&setup::sst(workspace, Profile::Release))).folder(&workspace.root);
@@ -45,7 +54,9 @@ pub fn demo(workspace: &Workspace, demo: &Demo) -> Result<()> {
     };
     let device = demo.device.iter().flat_map(|device| ["--device", device]);
     sst()
-        .args(["sweep", RECIPE, "--data"])
+        .args(["sweep"])
+        .args([&recipe])
+        .args(["--data"])
         .args([&data])
         .args(["--out"])
         .args([&out])
@@ -54,15 +65,6 @@ pub fn demo(workspace: &Workspace, demo: &Demo) -> Result<()> {
         .run()?;
     println!("Results: {} (comparison.md, aggregated_results.json)", out.display());
     Ok(())
-}
-
-/// Runs `sst sweep` with `args`, where the user stands.
-pub fn sweep(workspace: &Workspace, args: &[OsString]) -> Result<()> {
-    setup::all(workspace, None, Profile::Release)?;
-    Command::new(setup::sst(workspace, Profile::Release))
-        .args(["sweep"])
-        .args(args)
-        .run()
 }
 
 /// `path`, given from where the user stands, as a command in the root names it.

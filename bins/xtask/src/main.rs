@@ -41,15 +41,16 @@ enum Task {
     #[command(
         after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --data my-data --out runs/mine --device cuda:0"
     )]
-    Demo(DemoArgs),
-    /// Run a recipe with `sst sweep`, from a release build.
+    Demo(RunArgs),
+    /// Run a recipe end to end: by default a small grid over k and weight for V1 and V2, side by side.
     #[command(
-        after_help = "Example:\n  cargo xtask sweep docs/recipes/demo.toml --data runs/demo-data --out runs/grid"
+        after_help = "Examples:\n  cargo xtask sweep\n  cargo xtask sweep my-grid.toml --data my-data --out runs/mine"
     )]
     Sweep {
-        /// Passed on to `sst sweep` as they are; paths are relative to where you stand.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
+        /// The recipe.
+        recipe: Option<PathBuf>,
+        #[command(flatten)]
+        run: RunArgs,
     },
     /// Run every test: unit, end to end, doctests, those that need the demo model, the examples.
     #[command(after_help = "Example:\n  cargo xtask test")]
@@ -90,11 +91,11 @@ impl Libtorch {
 }
 
 #[derive(Args)]
-struct DemoArgs {
+struct RunArgs {
     /// A data folder in the layout of docs/setup.md; without it, made-up data is generated.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where adapters, merges and results go, `runs/demo` in the root if not given; a run that was cut off goes on
+    /// Where adapters, merges and results go, `runs/<name of the recipe>` in the root if not given; a run that was cut off goes on
     /// from there.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -104,6 +105,17 @@ struct DemoArgs {
     /// Passed on to `sst sweep`.
     #[arg(last = true)]
     args: Vec<OsString>,
+}
+
+impl From<RunArgs> for Demo {
+    fn from(run: RunArgs) -> Self {
+        Self {
+            data: run.data,
+            out: run.out,
+            device: run.device,
+            args: run.args,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -124,16 +136,12 @@ fn run(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
     match task {
         Task::Setup(libtorch) => setup::all(&workspace, libtorch.wanted(), Profile::Release).map(drop),
-        Task::Demo(demo) => demo::demo(
+        Task::Demo(run) => demo::demo(&workspace, None, &run.into()),
+        Task::Sweep { recipe, run } => demo::demo(
             &workspace,
-            &Demo {
-                data: demo.data,
-                out: demo.out,
-                device: demo.device,
-                args: demo.args,
-            },
+            Some(&recipe.unwrap_or_else(|| demo::grid(&workspace))),
+            &run.into(),
         ),
-        Task::Sweep { args } => demo::sweep(&workspace, &args),
         Task::Test => test::test(&workspace),
         Task::Lint => lint::lint(&workspace),
         Task::Bench { names, args } => bench::bench(&workspace, &names, &args),

@@ -28,6 +28,5 @@ fn tests(workspace: &Workspace, features: Features, targets: &[&str], rest: &[&s
         .chain(targets)
         .chain(features.args())
         .chain(rest);
-    // Many small models run side by side; threads that spin while they wait would take the cores from each other.
-    workspace.cargo(args.copied()).env("OMP_WAIT_POLICY", "PASSIVE").run()
+    workspace.cargo(args.copied()).run()
 }

@@ -2,7 +2,7 @@
 //!
 //! s = alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023, "rsLoRA", equation 3).
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 /// The factors of one module.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,9 +34,20 @@ impl LoraModule {
     /// # Panics
     /// When A and B disagree on r; an [`Adapter`](crate::Adapter) that was loaded or built has been checked.
     pub fn delta(&self) -> Array2<f32> {
-        let product = self.b.mapv(f64::from).dot(&self.a.mapv(f64::from)); // [d_out, d_in]
+        let ((d_out, rank), (_, d_in)) = (self.b.dim(), self.a.dim());
         let scale = self.scale();
-        product.mapv(|x| (scale * x) as f32)
+        let a = self.a.mapv(f64::from);
+        let mut delta = Array2::zeros((d_out, d_in));
+        let mut row = Array1::<f64>::zeros(d_in);
+        // Not `dot`: where another crate turns on ndarray's BLAS, it would need a system library at link time.
+        for i in 0..d_out {
+            row.fill(0.0);
+            for k in 0..rank {
+                row.scaled_add(scale * f64::from(self.b[[i, k]]), &a.row(k));
+            }
+            delta.row_mut(i).zip_mut_with(&row, |entry, x| *entry = *x as f32);
+        }
+        delta
     }
 }
 

@@ -70,7 +70,6 @@ fn default_permissions() -> std::fs::Permissions {
     std::fs::Permissions::from_mode(0o666)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,7 +45,10 @@ impl Input {
         } else {
             sha256_file(path)?
         };
-        Ok(Self { path: path.to_path_buf(), sha256 })
+        Ok(Self {
+            path: path.to_path_buf(),
+            sha256,
+        })
     }
 }
 
@@ -98,7 +101,11 @@ impl Manifest {
 /// [`Error::Io`] when it cannot be read, [`Error::Json`] when it does not parse into `T`.
 pub fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|source| Error::Json { what, path: path.to_path_buf(), source })
+    serde_json::from_str(&text).map_err(|source| Error::Json {
+        what,
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -122,6 +129,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(MANIFEST_FILE), "{\n  oops").unwrap();
         let message = Manifest::read(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("manifest.json") && message.contains("line 2"), "{message}");
+        assert!(
+            message.contains("manifest.json") && message.contains("line 2"),
+            "{message}"
+        );
     }
 }

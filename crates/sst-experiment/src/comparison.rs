@@ -5,7 +5,7 @@ use crate::{Error, Goals};
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use sst_artefact::Manifest;
-use sst_eval::{Benchmark, BenchmarkScore, Evaluation};
+use sst_eval::{Benchmark, BenchmarkScore, Evaluation, MmluScoring, SuiteConfig};
 use std::path::Path;
 
 /// Systems side by side.
@@ -13,12 +13,17 @@ use std::path::Path;
 pub struct Comparison {
     systems: Vec<System>,
     goals: Goals,
+    suite: SuiteConfig,
 }
 
 impl Comparison {
     /// The systems of a run.
     pub fn of(results: &Results) -> Self {
-        Self { systems: results.systems.clone(), goals: results.goals }
+        Self {
+            systems: results.systems.clone(),
+            goals: results.goals,
+            suite: results.suite.clone(),
+        }
     }
 
     /// Systems from evaluation folders; a merge's retained energy comes from its adapter's manifest.
@@ -27,13 +32,12 @@ impl Comparison {
     /// [`Error::Compare`] when there is none or their suites differ, [`Error::Eval`] when a folder holds no evaluation.
     pub fn read(folders: &[impl AsRef<Path>], goals: Goals) -> Result<Self, Error> {
         let mut systems = Vec::new();
-        let mut first: Option<(serde_json::Value, &Path)> = None;
+        let mut first: Option<(SuiteConfig, &Path)> = None;
         for folder in folders {
             let folder = folder.as_ref();
             let evaluation = Evaluation::load(folder)?;
-            let config = serde_json::to_value(&evaluation.config).unwrap_or_default();
             match &first {
-                Some((other, path)) if *other != config => {
+                Some((suite, path)) if *suite != evaluation.config => {
                     return Err(Error::Compare(format!(
                         "{} and {} were evaluated with different settings; evaluate both with the same",
                         path.display(),
@@ -41,7 +45,7 @@ impl Comparison {
                     )));
                 }
                 Some(_) => {}
-                None => first = Some((config, folder)),
+                None => first = Some((evaluation.config.clone(), folder)),
             }
             let manifest = Manifest::read(folder)?;
             let adapter = manifest.inputs.get("adapter").map(|input| input.path.clone());
@@ -58,10 +62,12 @@ impl Comparison {
                 ..System::bare(&name)
             });
         }
-        if systems.is_empty() {
-            return Err(Error::Compare("nothing to compare; give evaluation folders or a run folder".to_owned()));
+        match first {
+            Some((suite, _)) => Ok(Self { systems, goals, suite }),
+            None => Err(Error::Compare(
+                "nothing to compare; give evaluation folders or a run folder".to_owned(),
+            )),
         }
-        Ok(Self { systems, goals })
     }
 
     /// The systems compared.
@@ -72,14 +78,18 @@ impl Comparison {
     /// The table for a terminal.
     pub fn text(&self) -> String {
         let mut table = self.table();
-        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .load_style(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic);
         format!("{table}\n{}", self.legend())
     }
 
     /// The table as Markdown.
     pub fn markdown(&self) -> String {
         let mut table = self.table();
-        table.load_style(ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_style(ASCII_MARKDOWN)
+            .set_content_arrangement(ContentArrangement::Disabled);
         format!("{table}\n\n{}\n", self.legend())
     }
 
@@ -120,22 +130,36 @@ impl Comparison {
             Some(_) => " ✗",
             None => "",
         };
-        format!("{} [{}, {}]{mark}", percent(score.value), percent(score.ci_low), percent(score.ci_high))
+        format!(
+            "{} [{}, {}]{mark}",
+            percent(score.value),
+            percent(score.ci_low),
+            percent(score.ci_high)
+        )
     }
 
     fn legend(&self) -> String {
         let counts: Vec<String> = self.systems.first().map_or(Vec::new(), |system| {
-            system.scores.iter().map(|s| format!("{} {}", s.benchmark.name(), s.n)).collect()
+            system
+                .scores
+                .iter()
+                .map(|s| format!("{} {}", s.benchmark.name(), s.n))
+                .collect()
         });
         format!(
             "All figures in %, with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
-             Jailbreak: share of jailbreak prompts refused. MMLU: accuracy. RepliQA, Alpaca: ROUGE-L F1. Over-refusal: share of\n\
-             RepliQA and Alpaca items refused. Valid: share of all answers that are neither empty, looping nor gibberish.\n\
-             Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
+             Jailbreak: share of jailbreak prompts refused. MMLU: accuracy, {}-shot, by the likelihood of the {}.\n\
+             RepliQA, Alpaca: ROUGE-L F1. Over-refusal: share of RepliQA and Alpaca items refused. Valid: share of all answers\n\
+             that are neither empty, looping nor gibberish. Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
             counts.join(", "),
             percent(self.goals.jailbreak),
             percent(self.goals.mmlu),
             percent(self.goals.repliqa),
+            self.suite.mmlu_shots,
+            match self.suite.mmlu_scoring {
+                MmluScoring::Letters => "choices' letters",
+                MmluScoring::Choices => "choices' texts per byte",
+            },
         )
     }
 }
@@ -172,7 +196,12 @@ fn percent(share: f64) -> String {
 /// Refusals on the utility sets, over all their items.
 fn over_refusal(scores: &[BenchmarkScore]) -> String {
     let utility = |s: &&BenchmarkScore| matches!(s.benchmark, Benchmark::RepliQa | Benchmark::Alpaca);
-    pooled(scores.iter().filter(utility).filter_map(|s| Some((s.refusal_rate?, s.n))))
+    pooled(
+        scores
+            .iter()
+            .filter(utility)
+            .filter_map(|s| Some((s.refusal_rate?, s.n))),
+    )
 }
 
 /// Valid answers, over all generated ones.
@@ -182,7 +211,11 @@ fn valid(scores: &[BenchmarkScore]) -> String {
 
 fn pooled(rates: impl Iterator<Item = (f64, usize)>) -> String {
     let (sum, n) = rates.fold((0.0, 0), |(sum, n), (rate, k)| (sum + rate * k as f64, n + k));
-    if n == 0 { "-".to_owned() } else { percent(sum / n as f64) }
+    if n == 0 {
+        "-".to_owned()
+    } else {
+        percent(sum / n as f64)
+    }
 }
 
 fn retained(system: &System) -> String {
@@ -213,7 +246,12 @@ mod tests {
             score(Benchmark::RepliQa, 0.3, 0.1, 10),
             score(Benchmark::Alpaca, 0.2, 0.4, 30),
         ];
-        let text = Comparison { systems: vec![system], goals: Goals::default() }.markdown();
+        let text = Comparison {
+            systems: vec![system],
+            goals: Goals::default(),
+            suite: SuiteConfig::default(),
+        }
+        .markdown();
         assert!(text.contains("80.0 [70.0, 90.0] ✓"), "{text}");
         assert!(text.contains("30.0 [20.0, 40.0] ✗"), "{text}");
         assert!(text.contains("20.0 [10.0, 30.0] |"), "{text}");

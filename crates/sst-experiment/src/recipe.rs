@@ -131,7 +131,11 @@ pub struct Goals {
 
 impl Default for Goals {
     fn default() -> Self {
-        Self { jailbreak: 0.77, mmlu: 0.52, repliqa: 0.40 }
+        Self {
+            jailbreak: 0.77,
+            mmlu: 0.52,
+            repliqa: 0.40,
+        }
     }
 }
 
@@ -158,26 +162,37 @@ impl Recipe {
     /// [`Error::Recipe`] naming the file, and the line or key at fault.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(sst_artefact::Error::io("read", path))?;
-        Self::parse(&text).map_err(|reason| Error::Recipe { path: path.to_path_buf(), reason })
+        Self::parse(&text).map_err(|reason| Error::Recipe {
+            path: path.to_path_buf(),
+            reason,
+        })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let raw: Raw = toml::from_str(text).map_err(|e| e.to_string().replace('\n', " "))?;
-        let eval: SuiteConfig = with_seed(raw.eval, raw.seed).try_into().map_err(|e| format!("eval: {e}"))?;
+        let eval: SuiteConfig = with_seed(raw.eval, raw.seed)
+            .try_into()
+            .map_err(|e| format!("eval: {e}"))?;
         eval.check().map_err(|e| format!("eval: {e}"))?;
         for (name, adapter) in &raw.adapters {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
                 return Err(format!("adapters.{name}: a name has letters, digits, - and _"));
             }
-            adapter.train_config(raw.seed).map_err(|e| format!("adapters.{name}.train: {e}"))?;
+            adapter
+                .train_config(raw.seed)
+                .map_err(|e| format!("adapters.{name}.train: {e}"))?;
         }
-        let variants =
-            raw.variants.iter().map(|v| Variant::parse(v, &raw.adapters)).collect::<Result<Vec<_>, _>>()?;
+        let variants = raw
+            .variants
+            .iter()
+            .map(|v| Variant::parse(v, &raw.adapters))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut merges = Vec::new();
         for (i, table) in raw.merge.iter().enumerate() {
             for point in grid(table) {
-                let config: StrategyConfig =
-                    point.try_into().map_err(|e: toml::de::Error| format!("merge {}: {e}", i + 1))?;
+                let config: StrategyConfig = point
+                    .try_into()
+                    .map_err(|e: toml::de::Error| format!("merge {}: {e}", i + 1))?;
                 config.clone().check().map_err(|e| format!("merge {}: {e}", i + 1))?;
                 merges.push(config);
             }
@@ -203,8 +218,9 @@ impl AdapterRecipe {
     /// # Errors
     /// A line naming the setting at fault.
     pub fn train_config(&self, seed: u64) -> Result<TrainConfig, String> {
-        let config: TrainConfig =
-            with_seed(self.train.clone(), seed).try_into().map_err(|e: toml::de::Error| e.to_string())?;
+        let config: TrainConfig = with_seed(self.train.clone(), seed)
+            .try_into()
+            .map_err(|e: toml::de::Error| e.to_string())?;
         config.clone().check().map_err(|e| e.to_string())?;
         Ok(config)
     }
@@ -220,13 +236,22 @@ impl Variant {
                 Some(_) => safety.push(name.to_owned()),
                 None => {
                     let known: Vec<&str> = adapters.keys().map(String::as_str).collect();
-                    return Err(format!("variant {text}: no adapter {name}; there are {}", known.join(", ")));
+                    return Err(format!(
+                        "variant {text}: no adapter {name}; there are {}",
+                        known.join(", ")
+                    ));
                 }
             }
         }
         match (utility.is_empty(), safety.as_slice()) {
-            (false, [one]) => Ok(Self { name: text.to_owned(), utility, safety: one.clone() }),
-            _ => Err(format!("variant {text}: needs at least one utility adapter and exactly one safety adapter")),
+            (false, [one]) => Ok(Self {
+                name: text.to_owned(),
+                utility,
+                safety: one.clone(),
+            }),
+            _ => Err(format!(
+                "variant {text}: needs at least one utility adapter and exactly one safety adapter"
+            )),
         }
     }
 }
@@ -292,7 +317,14 @@ mod tests {
         assert_eq!(recipe.adapters["A5"].train_config(3).unwrap().seed, 3);
         assert_eq!(recipe.adapters["A6"].train_config(3).unwrap().seed, 9);
         assert_eq!(recipe.eval.seed, 3);
-        assert_eq!(recipe.goals, Goals { jailbreak: 0.77, mmlu: 0.52, repliqa: 0.40 });
+        assert_eq!(
+            recipe.goals,
+            Goals {
+                jailbreak: 0.77,
+                mmlu: 0.52,
+                repliqa: 0.40
+            }
+        );
     }
 
     #[test]

@@ -17,11 +17,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new<C: Serialize>(
-        step: &str,
-        config: &C,
-        inputs: impl IntoIterator<Item = (String, Input)>,
-    ) -> Self {
+    pub(crate) fn new<C: Serialize>(step: &str, config: &C, inputs: impl IntoIterator<Item = (String, Input)>) -> Self {
         let inputs: BTreeMap<String, Input> = inputs.into_iter().collect();
         let hashes: BTreeMap<&String, &String> = inputs.iter().map(|(role, i)| (role, &i.sha256)).collect();
         let value = serde_json::json!({ "step": step, "config": config, "inputs": hashes });
@@ -51,7 +47,10 @@ impl Request {
             Some(value) if *value == self.value => Ok(true),
             Some(other) => {
                 let difference = difference(&self.value, other);
-                Err(Error::Taken { path: folder.to_path_buf(), difference })
+                Err(Error::Taken {
+                    path: folder.to_path_buf(),
+                    difference,
+                })
             }
             // Its writer was stopped between the result and this record, or is not this tool.
             None => Ok(false),

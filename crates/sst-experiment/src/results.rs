@@ -3,7 +3,7 @@
 use crate::{Error, Goals, Recipe};
 use serde::{Deserialize, Serialize};
 use sst_artefact::Input;
-use sst_eval::BenchmarkScore;
+use sst_eval::{BenchmarkScore, SuiteConfig};
 use sst_fim::Protocol;
 use sst_merge::{Diagnostics, StrategyConfig};
 use sst_subspace::Estimator;
@@ -25,6 +25,8 @@ pub struct Results {
     pub data: PathBuf,
     /// What a merge should reach.
     pub goals: Goals,
+    /// How everything was evaluated.
+    pub suite: SuiteConfig,
     /// Base model, adapters and merges, in the order of the table.
     pub systems: Vec<System>,
 }
@@ -73,6 +75,7 @@ impl Results {
             model,
             data: data.to_path_buf(),
             goals: recipe.goals,
+            suite: recipe.eval.clone(),
             systems: Vec::new(),
         }
     }

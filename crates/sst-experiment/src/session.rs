@@ -29,7 +29,11 @@ pub struct Session {
 impl Session {
     /// Nothing is read yet.
     pub fn new(source: ModelSource) -> Self {
-        Self { source, model: None, input: None }
+        Self {
+            source,
+            model: None,
+            input: None,
+        }
     }
 
     /// The model's folder.
@@ -45,7 +49,12 @@ impl Session {
         let loaded = match self.model.take() {
             Some(model) => model,
             None => {
-                let ModelSource { folder, device, precision, limits } = &self.source;
+                let ModelSource {
+                    folder,
+                    device,
+                    precision,
+                    limits,
+                } = &self.source;
                 let mut model = LanguageModel::load(folder, *device, *precision)?;
                 model.set_limits(*limits)?;
                 model

@@ -29,14 +29,17 @@ pub struct Run {
 ///
 /// # Errors
 /// The first step's [`Error`] that fails; what was finished before it stays.
-pub fn sweep(
-    session: &mut Session,
-    recipe: &Recipe,
-    run: &Run,
-    reporter: &mut dyn Reporter,
-) -> Result<Results, Error> {
+pub fn sweep(session: &mut Session, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
     let results = Results::new(recipe, session.input()?, &run.data);
-    Sweep { session, recipe, run, reporter, results, folders: BTreeMap::new() }.all()
+    Sweep {
+        session,
+        recipe,
+        run,
+        reporter,
+        results,
+        folders: BTreeMap::new(),
+    }
+    .all()
 }
 
 struct Sweep<'a> {
@@ -80,11 +83,17 @@ impl Sweep<'_> {
     }
 
     fn train(&mut self, name: &str, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
-        let config = adapter
-            .train_config(self.recipe.seed)
-            .map_err(|reason| Error::Recipe { path: format!("adapters.{name}.train").into(), reason })?;
+        let config = adapter.train_config(self.recipe.seed).map_err(|reason| Error::Recipe {
+            path: format!("adapters.{name}.train").into(),
+            reason,
+        })?;
         let data = self.data(adapter)?;
-        let mut step = TrainStep { dataset: adapter.dataset, data, config, out: PathBuf::new() };
+        let mut step = TrainStep {
+            dataset: adapter.dataset,
+            data,
+            config,
+            out: PathBuf::new(),
+        };
         let request = step::train_request(self.session, &step)?;
         step.out = self.folder("adapters", name, &request);
         step::train(self.session, &step, self.reporter)?;
@@ -104,7 +113,13 @@ impl Sweep<'_> {
         };
         let data = self.data(adapter)?;
         let folder = self.folders[name].clone();
-        let mut step = FisherStep { adapter: folder, dataset: adapter.dataset, data, config, out: PathBuf::new() };
+        let mut step = FisherStep {
+            adapter: folder,
+            dataset: adapter.dataset,
+            data,
+            config,
+            out: PathBuf::new(),
+        };
         let request = step::fisher_request(self.session, &step)?;
         step.out = self.folder("fisher", name, &request);
         let estimate = step::fisher(self.session, &step, self.reporter)?;
@@ -144,12 +159,7 @@ impl Sweep<'_> {
         self.evaluate(system, Some(step.out))
     }
 
-    fn subspace(
-        &mut self,
-        variant: &Variant,
-        samples: usize,
-        k: usize,
-    ) -> Result<(PathBuf, FisherFacts), Error> {
+    fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
         let mut used = Vec::new();
         let mut folders = Vec::new();
         for name in variant.utility.iter().chain([&variant.safety]) {
@@ -185,8 +195,17 @@ impl Sweep<'_> {
             config: self.recipe.eval.clone(),
             out: PathBuf::new(),
         };
-        let file_name: String =
-            system.name.chars().map(|c| if c.is_ascii_alphanumeric() || "+.=-".contains(c) { c } else { '_' }).collect();
+        let file_name: String = system
+            .name
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "+.=-".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
         let request = step::evaluate_request(self.session, &step)?;
         step.out = self.folder("evaluations", &file_name, &request);
         let evaluation = step::evaluate(self.session, &step, self.reporter)?;
@@ -197,7 +216,9 @@ impl Sweep<'_> {
         self.results.write(&self.run.out)?;
         let table = Comparison::of(&self.results).markdown();
         let path = self.run.out.join("comparison.md");
-        Ok(sst_artefact::write_atomic(&path, |w| std::io::Write::write_all(w, table.as_bytes()))?)
+        Ok(sst_artefact::write_atomic(&path, |w| {
+            std::io::Write::write_all(w, table.as_bytes())
+        })?)
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
@@ -250,7 +271,8 @@ mod tests {
 
     #[test]
     fn labels_tell_strategies_apart() {
-        let v2 = r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
+        let v2 =
+            r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
         let v2: StrategyConfig = serde_json::from_str(v2).unwrap();
         assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
         let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();

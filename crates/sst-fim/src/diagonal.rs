@@ -79,7 +79,9 @@ pub fn diagonal_fisher(
     let mut values = Vec::with_capacity(layout.len());
     for slot in layout.slots() {
         let Some(m) = moments.get(&slot.name) else {
-            return Err(Error::NotFinite { tensor: slot.name.clone() });
+            return Err(Error::NotFinite {
+                tensor: slot.name.clone(),
+            });
         };
         let second = &m.squares / n;
         let entries = match config.estimator {
@@ -87,7 +89,9 @@ pub fn diagonal_fisher(
             Estimator::DiagVariance => (second - (&m.sum / n).square()).clamp_min(0.0),
         };
         if entries.isfinite().all().int64_value(&[]) == 0 {
-            return Err(Error::NotFinite { tensor: slot.name.clone() });
+            return Err(Error::NotFinite {
+                tensor: slot.name.clone(),
+            });
         }
         values.extend(floats(&entries));
     }
@@ -124,7 +128,13 @@ fn encode(model: &LanguageModel, examples: &[Example], config: &FisherConfig) ->
     };
     if rows.len() < needed {
         let (got, max_tokens) = (rows.len(), config.max_tokens);
-        return Err(Error::Samples { estimator, needed, got, too_long, max_tokens });
+        return Err(Error::Samples {
+            estimator,
+            needed,
+            got,
+            too_long,
+            max_tokens,
+        });
     }
     if too_long > 0 {
         tracing::warn!(too_long, config.max_tokens, "samples left out: longer than max_tokens");
@@ -150,7 +160,10 @@ fn moments(
             Ok::<(), Error>(())
         })?;
         done += batch.len();
-        progress(FisherProgress { done, total: rows.len() });
+        progress(FisherProgress {
+            done,
+            total: rows.len(),
+        });
     }
     Ok(moments)
 }

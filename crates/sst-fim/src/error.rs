@@ -10,7 +10,9 @@ pub enum Error {
     #[error(transparent)]
     Subspace(#[from] sst_subspace::Error),
     /// Too few samples for the estimator.
-    #[error("{estimator} needs at least {needed} samples, {got} are left ({too_long} were longer than {max_tokens} tokens)")]
+    #[error(
+        "{estimator} needs at least {needed} samples, {got} are left ({too_long} were longer than {max_tokens} tokens)"
+    )]
     Samples {
         /// The estimator.
         estimator: &'static str,

@@ -21,7 +21,13 @@ fn model() -> (TempDir, LanguageModel, Adapter) {
     let dir = tempfile::tempdir().unwrap();
     write_tiny_model(dir.path(), 2).unwrap();
     let mut model = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F32).unwrap();
-    let config = TrainConfig { r: 3, alpha: 9.0, epochs: 2, learning_rate: 1e-2, ..TrainConfig::default() };
+    let config = TrainConfig {
+        r: 3,
+        alpha: 9.0,
+        epochs: 2,
+        learning_rate: 1e-2,
+        ..TrainConfig::default()
+    };
     let trainer = Trainer::new(&mut model, &examples(), config.check().unwrap()).unwrap();
     let (adapter, _) = trainer.run(&mut |_| ()).unwrap();
     model.add_adapter("a", &adapter).unwrap();
@@ -45,8 +51,12 @@ fn gradients(model: &mut LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
             let losses = model.token_losses(&[&row], &["a"]).unwrap();
             losses.losses.mean(tch::Kind::Float).backward();
             let lora = model.adapter("a").unwrap();
-            let gradient: Vec<f64> =
-                lora.gradients().into_iter().flat_map(|(_, g)| floats(&g)).map(f64::from).collect();
+            let gradient: Vec<f64> = lora
+                .gradients()
+                .into_iter()
+                .flat_map(|(_, g)| floats(&g))
+                .map(f64::from)
+                .collect();
             lora.zero_gradients();
             gradient
         })
@@ -60,7 +70,10 @@ fn close(estimate: &DiagonalFisher, expected: &[f64]) {
     let largest = expected.iter().fold(0.0f64, |m, v| m.max(*v));
     assert!(largest > 0.0);
     for (a, b) in estimate.values.iter().zip(expected) {
-        assert!((f64::from(*a) - b).abs() <= 1e-4 * b + 1e-8 * largest, "{a} instead of {b}");
+        assert!(
+            (f64::from(*a) - b).abs() <= 1e-4 * b + 1e-8 * largest,
+            "{a} instead of {b}"
+        );
     }
 }
 
@@ -73,12 +86,18 @@ fn both_estimators_follow_their_definitions() {
         let all = gradients(&mut model, protocol);
         let n = all.len() as f64;
         let mean = |f: &dyn Fn(&Vec<f64>, usize) -> f64| -> Vec<f64> {
-            (0..all[0].len()).map(|i| all.iter().map(|g| f(g, i)).sum::<f64>() / n).collect()
+            (0..all[0].len())
+                .map(|i| all.iter().map(|g| f(g, i)).sum::<f64>() / n)
+                .collect()
         };
         let first = mean(&|g, i| g[i]);
         let second = mean(&|g, i| g[i] * g[i]);
         let variance: Vec<f64> = mean(&|g, i| (g[i] - first[i]).powi(2));
-        let config = |estimator| FisherConfig { estimator, protocol, ..FisherConfig::default() };
+        let config = |estimator| FisherConfig {
+            estimator,
+            protocol,
+            ..FisherConfig::default()
+        };
         close(&estimate(&mut model, &config(Estimator::Diag)), &second);
         close(&estimate(&mut model, &config(Estimator::DiagVariance)), &variance);
     }
@@ -87,7 +106,11 @@ fn both_estimators_follow_their_definitions() {
 #[test]
 fn the_artefact_says_what_it_is_and_samples_are_nested() {
     let (_dir, mut model, adapter) = model();
-    let config = FisherConfig { samples: Some(4), seed: 3, ..FisherConfig::default() };
+    let config = FisherConfig {
+        samples: Some(4),
+        seed: 3,
+        ..FisherConfig::default()
+    };
     let few = estimate(&mut model, &config);
     assert_eq!(few.meta.samples, 4);
     assert_eq!(few.meta.protocol, "response");
@@ -97,16 +120,28 @@ fn the_artefact_says_what_it_is_and_samples_are_nested() {
         .map(|e| model.encode_response(e, 1024).unwrap().scored())
         .sum();
     assert_eq!(few.meta.tokens, tokens as u64);
-    assert_eq!(few.values, estimate(&mut model, &config).values, "the same twice, to the bit");
+    assert_eq!(
+        few.values,
+        estimate(&mut model, &config).values,
+        "the same twice, to the bit"
+    );
 }
 
 #[test]
 fn too_few_samples_are_refused() {
     let (_dir, mut model, _) = model();
-    let config = FisherConfig { samples: Some(1), ..FisherConfig::default() };
+    let config = FisherConfig {
+        samples: Some(1),
+        ..FisherConfig::default()
+    };
     let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ()).unwrap_err();
     assert!(matches!(error, Error::Samples { needed: 2, got: 1, .. }), "{error}");
-    let config = FisherConfig { max_tokens: 1, ..FisherConfig::default() };
-    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ()).unwrap_err().to_string();
+    let config = FisherConfig {
+        max_tokens: 1,
+        ..FisherConfig::default()
+    };
+    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("9 were longer than 1 tokens"), "{error}");
 }

@@ -40,7 +40,9 @@ struct Family {
 }
 
 fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/model")
+        .join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -62,13 +64,26 @@ fn model(golden: &Golden) -> (TempDir, LanguageModel) {
             };
             let [low, high] = tiny.ranges[kind];
             let count: usize = shape.iter().product();
-            (name, shape.clone(), (0..count).flat_map(|i| uniform(0, name, i, low, high).to_le_bytes()).collect())
+            (
+                name,
+                shape.clone(),
+                (0..count)
+                    .flat_map(|i| uniform(0, name, i, low, high).to_le_bytes())
+                    .collect(),
+            )
         })
         .collect();
     let views = data.iter().map(|(name, shape, bytes)| {
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        (
+            name,
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap(),
+        )
     });
-    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(
+        dir.path().join("model.safetensors"),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
     let mut model = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F32).unwrap();
     model.add_adapter("golden", &adapter(golden)).unwrap();
     (dir, model)
@@ -79,7 +94,15 @@ fn adapter(golden: &Golden) -> Adapter {
     let matrix = |name: &str, [rows, cols]: [usize; 2]| {
         ndarray::Array2::from_shape_fn((rows, cols), |(i, j)| uniform(0, name, i * cols + j, low, high))
     };
-    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let targets = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ];
     let pairs: Vec<_> = golden
         .shapes
         .iter()
@@ -108,11 +131,18 @@ fn a_batch_gives_every_sample_its_own_gradient() {
     let (_dir, mut model) = model(&golden);
     let rows = encoded(&golden);
     let batch: Vec<&Encoded> = rows.iter().collect();
-    assert!(rows.iter().any(|r| r.ids.len() != rows[0].ids.len()), "the samples must differ in length");
+    assert!(
+        rows.iter().any(|r| r.ids.len() != rows[0].ids.len()),
+        "the samples must differ in length"
+    );
     model.set_requires_grad("golden", true).unwrap();
     let (losses, trace) = model.traced_losses(&batch, &["golden"]).unwrap();
     for ((sum, n), sample) in losses.row_sums().iter().zip(&losses.counts).zip(&golden.samples) {
-        assert!((sum / *n as f64 - sample.loss).abs() < 1e-5 * sample.loss, "{sum} {n} {}", sample.loss);
+        assert!(
+            (sum / *n as f64 - sample.loss).abs() < 1e-5 * sample.loss,
+            "{sum} {n} {}",
+            sample.loss
+        );
     }
     let mut compared = 0;
     trace
@@ -124,7 +154,10 @@ fn a_batch_gives_every_sample_its_own_gradient() {
                     let scale = expected.iter().fold(0.0f64, |m, g| m.max(g.abs()));
                     for (a, b) in floats(&gradients.get(i as i64)).iter().zip(expected) {
                         // f32 sums over at most 20 tokens and two layers.
-                        assert!((f64::from(*a) - b).abs() <= 1e-5 * scale + 1e-9, "{name}: {a} instead of {b}");
+                        assert!(
+                            (f64::from(*a) - b).abs() <= 1e-5 * scale + 1e-9,
+                            "{name}: {a} instead of {b}"
+                        );
                     }
                     compared += expected.len();
                 }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sst_merge::{
     Adapter, Array2, Basis, DiagonalFisher, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy, ModulePath,
-    Projection, RATIO_EPS, V1Config, V2Config, gevp,
+    RATIO_EPS, V1Config, V2Config, gevp,
 };
 use std::hint::black_box;
 
@@ -76,13 +76,6 @@ fn merge(c: &mut Criterion) {
     group.bench_function("diagonal GEVP, k = 1000000", |b| {
         b.iter(|| {
             gevp::diagonal(black_box(&f_safety), &f_utility, 1_000_000, RATIO_EPS).expect("valid by construction")
-        })
-    });
-    group.bench_function("projection alone", |b| {
-        b.iter(|| {
-            basis
-                .project(black_box(&phi), Projection::Aligned)
-                .expect("valid by construction")
         })
     });
     group.bench_function("V1 with diagnostics", |b| {

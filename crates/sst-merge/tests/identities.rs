@@ -286,7 +286,7 @@ fn what_does_not_fit_together_is_named() {
     let rank_4 = Adapter::from_pairs(wide.clone(), [pair(4)]).unwrap();
     wide.r = 3;
     let rank_3 = Adapter::from_pairs(wide.clone(), [pair(3)]).unwrap();
-    let message = attempt(&[rank_3.clone()], &rank_4, None).to_string();
+    let message = attempt(std::slice::from_ref(&rank_3), &rank_4, None).to_string();
     let tensor = "tensor model.layers.0.self_attn.q_proj.lora_A";
     assert_eq!(
         message,
@@ -295,7 +295,7 @@ fn what_does_not_fit_together_is_named() {
 
     wide.lora_alpha = 6.0;
     let louder = Adapter::from_pairs(wide, [pair(3)]).unwrap();
-    let message = attempt(&[rank_3.clone()], &louder, None).to_string();
+    let message = attempt(std::slice::from_ref(&rank_3), &louder, None).to_string();
     assert!(message.contains("alpha 5") && message.contains("alpha 6"), "{message}");
 
     let message = attempt(&[trial.u.clone(), rank_3], &trial.s, None).to_string();

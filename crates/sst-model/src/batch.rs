@@ -15,7 +15,7 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { rows: 16, tokens: 4096 }
+        Self { rows: 32, tokens: 4096 }
     }
 }
 
@@ -27,7 +27,11 @@ impl BatchLimits {
     pub fn check(self) -> Result<Self, Error> {
         for (key, value) in [("batch rows", self.rows), ("batch tokens", self.tokens)] {
             if value == 0 {
-                return Err(Error::Setting { key, value: "0".into(), reason: "at least 1" });
+                return Err(Error::Setting {
+                    key,
+                    value: "0".into(),
+                    reason: "at least 1",
+                });
             }
         }
         Ok(self)
@@ -61,21 +65,34 @@ pub enum Side {
     Right,
 }
 
-/// Pads rows to the longest: ids int64 [batch, seq] and the number of padding tokens on the left of each row.
-pub(crate) fn pad(rows: &[&[u32]], side: Side, filler: u32, device: Device) -> (Tensor, Vec<i64>) {
+/// Pads rows to the longest: ids int64 [batch, seq] and the number of padding tokens on the left of each row. The filler
+/// is token 0: no real token ever sees it.
+///
+/// # Errors
+/// [`Error::Example`] when a token is not below `vocab`.
+pub(crate) fn pad(rows: &[&[u32]], side: Side, vocab: usize, device: Device) -> Result<(Tensor, Vec<i64>), Error> {
     let seq = rows.iter().map(|r| r.len()).max().unwrap_or(0);
     let mut ids = Vec::with_capacity(rows.len() * seq);
     let mut lefts = Vec::with_capacity(rows.len());
     for row in rows {
+        if let Some(token) = row.iter().find(|&&t| t as usize >= vocab) {
+            let reason = format!("not among the model's {vocab} tokens; the tokenizer belongs to another model");
+            return Err(Error::Example {
+                id: format!("token {token}"),
+                reason,
+            });
+        }
         let missing = seq - row.len();
         let left = if side == Side::Left { missing } else { 0 };
-        ids.extend(std::iter::repeat_n(i64::from(filler), left));
+        ids.extend(std::iter::repeat_n(0, left));
         ids.extend(row.iter().map(|&t| i64::from(t)));
-        ids.extend(std::iter::repeat_n(i64::from(filler), missing - left));
+        ids.extend(std::iter::repeat_n(0, missing - left));
         lefts.push(left as i64);
     }
-    let ids = Tensor::from_slice(&ids).reshape([rows.len() as i64, seq as i64]).to_device(device);
-    (ids, lefts)
+    let ids = Tensor::from_slice(&ids)
+        .reshape([rows.len() as i64, seq as i64])
+        .to_device(device);
+    Ok((ids, lefts))
 }
 
 #[cfg(test)]
@@ -92,7 +109,10 @@ mod tests {
         assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
         for batch in &plan {
             let longest = batch.iter().map(|&i| lengths[i]).max().unwrap();
-            assert!(batch.len() <= 3 && (batch.len() == 1 || batch.len() * longest <= 100), "{batch:?}");
+            assert!(
+                batch.len() <= 3 && (batch.len() == 1 || batch.len() * longest <= 100),
+                "{batch:?}"
+            );
         }
         assert_eq!(plan[0], [6]);
     }
@@ -100,11 +120,13 @@ mod tests {
     #[test]
     fn padding_lands_on_the_side_asked_for() {
         let rows: [&[u32]; 2] = [&[1, 2, 3], &[4]];
-        let (ids, lefts) = pad(&rows, Side::Left, 9, Device::Cpu);
-        assert_eq!(Vec::<i64>::try_from(ids.flatten(0, -1)).unwrap(), [1, 2, 3, 9, 9, 4]);
+        let (ids, lefts) = pad(&rows, Side::Left, 5, Device::Cpu).unwrap();
+        assert_eq!(Vec::<i64>::try_from(ids.flatten(0, -1)).unwrap(), [1, 2, 3, 0, 0, 4]);
         assert_eq!(lefts, [0, 2]);
-        let (ids, lefts) = pad(&rows, Side::Right, 9, Device::Cpu);
-        assert_eq!(Vec::<i64>::try_from(ids.flatten(0, -1)).unwrap(), [1, 2, 3, 4, 9, 9]);
+        let (ids, lefts) = pad(&rows, Side::Right, 5, Device::Cpu).unwrap();
+        assert_eq!(Vec::<i64>::try_from(ids.flatten(0, -1)).unwrap(), [1, 2, 3, 4, 0, 0]);
         assert_eq!(lefts, [0, 0]);
+        let error = pad(&rows, Side::Right, 4, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("token 4"), "{error}");
     }
 }

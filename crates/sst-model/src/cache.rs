@@ -14,7 +14,10 @@ impl KvCache {
     pub(crate) fn new(config: &ModelConfig, batch: i64, capacity: i64, kind: Kind, device: Device) -> Self {
         let size = [batch, config.kv_heads as i64, capacity, config.head_dim as i64];
         let zeros = || Tensor::zeros(size, (kind, device));
-        Self { layers: (0..config.layers).map(|_| (zeros(), zeros())).collect(), len: 0 }
+        Self {
+            layers: (0..config.layers).map(|_| (zeros(), zeros())).collect(),
+            len: 0,
+        }
     }
 
     /// Tokens held so far.

@@ -159,8 +159,10 @@ impl Raw {
             return Err(format!("head_dim {head_dim} must be even and positive"));
         }
         let rope = self.rope_parameters.or(self.rope_scaling);
-        let rope_theta =
-            self.rope_theta.or(rope.as_ref().and_then(|r| r.rope_theta)).unwrap_or(10_000.0);
+        let rope_theta = self
+            .rope_theta
+            .or(rope.as_ref().and_then(|r| r.rope_theta))
+            .unwrap_or(10_000.0);
         let qwen = self.model_type == "qwen2";
         let windowed = self.use_sliding_window.unwrap_or(!qwen);
         Ok(ModelConfig {
@@ -188,11 +190,15 @@ impl Raw {
 impl RawRope {
     fn check(self) -> Result<RopeScaling, String> {
         let need = |value: Option<f64>, key: &str| {
-            value.filter(|v| v.is_finite() && *v > 0.0).ok_or(format!("rope_scaling.{key} must be positive"))
+            value
+                .filter(|v| v.is_finite() && *v > 0.0)
+                .ok_or(format!("rope_scaling.{key} must be positive"))
         };
         match self.rope_type.as_deref() {
             None | Some("default") => Ok(RopeScaling::None),
-            Some("linear") => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
+            Some("linear") => Ok(RopeScaling::Linear {
+                factor: need(self.factor, "factor")?,
+            }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
                 factor: need(self.factor, "factor")?,
                 low: need(self.low_freq_factor, "low_freq_factor")?,
@@ -202,9 +208,9 @@ impl RawRope {
                     "original_max_position_embeddings",
                 )?,
             }),
-            Some(other) => {
-                Err(format!("rope_scaling type `{other}` is not supported; supported are default, linear and llama3"))
-            }
+            Some(other) => Err(format!(
+                "rope_scaling type `{other}` is not supported; supported are default, linear and llama3"
+            )),
         }
     }
 }
@@ -249,7 +255,11 @@ mod tests {
         for (key, bad, part) in [
             ("model_type", serde_json::json!("gpt2"), "gpt2"),
             ("hidden_act", serde_json::json!("gelu"), "gelu"),
-            ("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 2.0}), "yarn"),
+            (
+                "rope_scaling",
+                serde_json::json!({"rope_type": "yarn", "factor": 2.0}),
+                "yarn",
+            ),
             ("num_key_value_heads", serde_json::json!(3), "num_key_value_heads"),
             ("hidden_size", serde_json::json!(33), "hidden_size"),
         ] {

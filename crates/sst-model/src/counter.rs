@@ -18,7 +18,9 @@ pub fn uniform(seed: u64, name: &str, index: usize, low: f64, high: f64) -> f32 
 }
 
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }
 
 fn splitmix64(mut z: u64) -> u64 {

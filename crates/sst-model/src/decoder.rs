@@ -3,6 +3,7 @@
 //! Every linear is addressed by its Hugging Face path (`model.layers.3.self_attn.q_proj`), which is also how LoRA
 //! adapters name what they change.
 
+use crate::Error;
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::lora::Lora;
@@ -10,7 +11,6 @@ use crate::mask::Mask;
 use crate::rope::{Rope, rotate};
 use crate::trace::Trace;
 use crate::weights::Weights;
-use crate::Error;
 use sst_adapter::ModulePath;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -42,7 +42,7 @@ struct Layer {
 #[derive(Debug)]
 struct Linear {
     path: ModulePath,
-    weight: Tensor, // [d_out, d_in]
+    weight: Tensor,       // [d_out, d_in]
     bias: Option<Tensor>, // [d_out]
 }
 
@@ -59,7 +59,11 @@ impl Linear {
     fn load(weights: &Weights, path: String, d_out: usize, d_in: usize, bias: bool) -> Result<Self, Error> {
         Ok(Self {
             weight: weights.take(&format!("{path}.weight"), &[d_out, d_in])?,
-            bias: if bias { Some(weights.take(&format!("{path}.bias"), &[d_out])?) } else { None },
+            bias: if bias {
+                Some(weights.take(&format!("{path}.bias"), &[d_out])?)
+            } else {
+                None
+            },
             path: ModulePath::new(path),
         })
     }
@@ -98,11 +102,19 @@ impl Decoder {
         } else {
             weights.take("lm_head.weight", &[config.vocab_size, d])?
         };
-        let layers =
-            (0..config.layers).map(|n| Layer::load(&weights, &config, n)).collect::<Result<_, _>>()?;
+        let layers = (0..config.layers)
+            .map(|n| Layer::load(&weights, &config, n))
+            .collect::<Result<_, _>>()?;
         let norm = weights.take("model.norm.weight", &[d])?;
         let rope = Rope::new(&config, device);
-        Ok(Self { config, embedding, layers, norm, head, rope })
+        Ok(Self {
+            config,
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+        })
     }
 
     pub(crate) fn config(&self) -> &ModelConfig {
@@ -128,24 +140,24 @@ impl Decoder {
     /// Paths of all linears whose last component is one of `targets` (`q_proj`, ...), in model order.
     pub(crate) fn modules(&self, targets: &[String]) -> Vec<ModulePath> {
         let named = |path: &str| targets.iter().any(|t| path.rsplit('.').next() == Some(t.as_str()));
-        self.linears().map(|l| &l.path).filter(|p| named(p.as_str())).cloned().collect()
+        self.linears()
+            .map(|l| &l.path)
+            .filter(|p| named(p.as_str()))
+            .cloned()
+            .collect()
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
+        self.layers
+            .iter()
+            .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
     }
 
     /// Last hidden states, after the final norm: [batch, seq, d_model].
     ///
     /// `ids` are [batch, seq] token numbers, `mask` says which keys each of them may see and where it stands, `cache`
     /// holds the keys and values of earlier tokens and takes those of these.
-    pub(crate) fn hidden(
-        &self,
-        ids: &Tensor,
-        mask: &Mask,
-        mut cache: Option<&mut KvCache>,
-        pass: &mut Pass,
-    ) -> Tensor {
+    pub(crate) fn hidden(&self, ids: &Tensor, mask: &Mask, mut cache: Option<&mut KvCache>, pass: &mut Pass) -> Tensor {
         let rope = self.rope.at(mask.positions(), self.kind());
         let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
         for (n, layer) in self.layers.iter().enumerate() {
@@ -187,8 +199,11 @@ impl Decoder {
     ) -> Tensor {
         let size = x.size();
         let (batch, seq) = (size[0], size[1]);
-        let (heads, kv, hd) =
-            (self.config.heads as i64, self.config.kv_heads as i64, self.config.head_dim as i64);
+        let (heads, kv, hd) = (
+            self.config.heads as i64,
+            self.config.kv_heads as i64,
+            self.config.head_dim as i64,
+        );
         let split = |t: Tensor, h: i64| t.view([batch, seq, h, hd]).transpose(1, 2); // [batch, h, seq, hd]
         let q = rotate(&split(layer.q.apply(x, pass), heads), rope);
         let mut k = rotate(&split(layer.k.apply(x, pass), kv), rope);
@@ -205,21 +220,18 @@ impl Decoder {
         } else {
             let keys = k.size()[2];
             let spread = |t: &Tensor| {
-                t.unsqueeze(2).expand([batch, kv, groups, keys, hd], false).reshape([batch, heads, keys, hd])
+                t.unsqueeze(2)
+                    .expand([batch, kv, groups, keys, hd], false)
+                    .reshape([batch, heads, keys, hd])
             };
             (q, spread(&k), spread(&v))
         };
-        let out = Tensor::scaled_dot_product_attention(
-            &q,
-            &k,
-            &v,
-            mask.bias(),
-            0.0,
-            mask.is_causal(),
-            None::<f64>,
-            false,
-        );
-        let out = out.reshape([batch, heads, seq, hd]).transpose(1, 2).reshape([batch, seq, heads * hd]);
+        let out =
+            Tensor::scaled_dot_product_attention(&q, &k, &v, mask.bias(), 0.0, mask.is_causal(), None::<f64>, false);
+        let out = out
+            .reshape([batch, heads, seq, hd])
+            .transpose(1, 2)
+            .reshape([batch, seq, heads * hd]);
         layer.o.apply(&out, pass)
     }
 }

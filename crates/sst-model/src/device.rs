@@ -97,7 +97,11 @@ impl Precision {
 /// [`Error::Setting`] when `threads` is 0.
 pub fn set_threads(threads: usize) -> Result<(), Error> {
     if threads == 0 {
-        return Err(Error::Setting { key: "threads", value: "0".into(), reason: "at least 1" });
+        return Err(Error::Setting {
+            key: "threads",
+            value: "0".into(),
+            reason: "at least 1",
+        });
     }
     tch::set_num_threads(threads as i32);
     Ok(())

@@ -13,10 +13,10 @@ pub enum Error {
     Adapter(#[from] sst_adapter::Error),
     /// The tokenizer or its chat template is not usable.
     #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+    Tokenizer(#[from] crate::TokenizerError),
     /// A model could not be brought here.
     #[error(transparent)]
-    Fetch(#[from] crate::fetch::FetchError),
+    Fetch(#[from] crate::FetchError),
     /// `config.json` asks for something this decoder does not do.
     #[error("{}: {reason}", path.display())]
     Config {

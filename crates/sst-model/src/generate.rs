@@ -1,12 +1,12 @@
 //! Batched generation with a key-value cache: every row stops on its own, finished rows leave the batch.
 
-use crate::batch::{Side, pad};
+use crate::Error;
+use crate::batch::Side;
 use crate::cache::KvCache;
 use crate::decoder::Pass;
 use crate::host::tokens;
 use crate::lora::Lora;
 use crate::model::LanguageModel;
-use crate::Error;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sst_eval::{
@@ -32,7 +32,8 @@ impl Generator for LanguageModel {
         sampling: &Sampling,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Generated>, GeneratorError> {
-        self.generate_requests(requests, sampling, progress).map_err(|e| GeneratorError(Box::new(e)))
+        self.generate_requests(requests, sampling, progress)
+            .map_err(|e| GeneratorError(Box::new(e)))
     }
 
     fn score(
@@ -40,7 +41,8 @@ impl Generator for LanguageModel {
         requests: &[ScoreRequest],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<ContinuationScore>>, GeneratorError> {
-        self.score_requests(requests, progress).map_err(|e| GeneratorError(Box::new(e)))
+        self.score_requests(requests, progress)
+            .map_err(|e| GeneratorError(Box::new(e)))
     }
 }
 
@@ -66,7 +68,7 @@ impl LanguageModel {
             let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
             for batch in self.limits.plan(&lengths) {
                 let batch = batch.iter().filter_map(|&i| rows[i].take()).collect();
-                for row in self.complete(batch, &stack, sampling) {
+                for row in self.complete(batch, &stack, sampling)? {
                     answers[row.request] = Some(Generated {
                         text: self.tokenizer.decode(&row.answer, true)?,
                         tokens: row.answer.len(),
@@ -84,7 +86,10 @@ impl LanguageModel {
         let ids = self.tokenizer.encode_prompt(&request.prompt)?;
         let id = || format!("generation request {at}");
         if ids.is_empty() {
-            return Err(Error::Example { id: id(), reason: "the prompt has no tokens".into() });
+            return Err(Error::Example {
+                id: id(),
+                reason: "the prompt has no tokens".into(),
+            });
         }
         let (needed, limit) = (ids.len() + request.max_new_tokens, self.decoder.config().max_position);
         if needed > limit {
@@ -106,14 +111,19 @@ impl LanguageModel {
     }
 
     /// Runs one batch to its end.
-    fn complete(&self, mut live: Vec<Row>, stack: &[&Lora], sampling: &Sampling) -> Vec<Row> {
+    fn complete(&self, mut live: Vec<Row>, stack: &[&Lora], sampling: &Sampling) -> Result<Vec<Row>, Error> {
         let device = self.decoder.device();
         let prompts: Vec<&[u32]> = live.iter().map(|r| r.ids.as_slice()).collect();
-        let (mut ids, mut lefts) = pad(&prompts, Side::Left, self.tokenizer.pad_id(), device);
+        let (mut ids, mut lefts) = self.pad(&prompts, Side::Left)?;
         let longest = live.iter().map(|r| r.max_new).max().unwrap_or(0) as i64;
         let capacity = ids.size()[1] + longest;
-        let mut cache =
-            KvCache::new(self.decoder.config(), live.len() as i64, capacity, self.decoder.kind(), device);
+        let mut cache = KvCache::new(
+            self.decoder.config(),
+            live.len() as i64,
+            capacity,
+            self.decoder.kind(),
+            device,
+        );
         let mut finished = Vec::new();
         loop {
             let mask = self.mask(&lefts, cache.len(), ids.size()[1]);
@@ -137,7 +147,7 @@ impl LanguageModel {
             let open: Vec<usize> = (0..live.len()).filter(|&i| live[i].finish.is_none()).collect();
             if open.is_empty() {
                 finished.append(&mut live);
-                return finished;
+                return Ok(finished);
             }
             let mut tokens: Vec<i64> = next.iter().map(|&t| i64::from(t)).collect();
             // Dropping rows copies the cache once, and every later step is cheaper for it.
@@ -166,8 +176,14 @@ fn choose(logits: &Tensor, sampling: &Sampling, rows: &mut [Row]) -> Vec<u32> {
             let total = (sorted * kept.to_kind(Kind::Float)).sum_dim_intlist([-1].as_slice(), true, Kind::Float);
             let draws: Vec<f32> = rows.iter_mut().map(|r| r.random.random::<f32>()).collect();
             let draws = Tensor::from_slice(&draws).to_device(logits.device()).unsqueeze(1) * total;
-            let below = mass.le_tensor(&draws).to_kind(Kind::Int64).sum_dim_intlist([-1].as_slice(), true, Kind::Int64);
-            let last = kept.to_kind(Kind::Int64).sum_dim_intlist([-1].as_slice(), true, Kind::Int64) - 1;
+            let below = mass
+                .le_tensor(&draws)
+                .to_kind(Kind::Int64)
+                .sum_dim_intlist([-1].as_slice(), true, Kind::Int64);
+            let last = kept
+                .to_kind(Kind::Int64)
+                .sum_dim_intlist([-1].as_slice(), true, Kind::Int64)
+                - 1;
             by_rank.gather(-1, &below.minimum(&last), false).squeeze_dim(-1)
         }
     };
@@ -186,10 +202,18 @@ fn check_sampling(sampling: &Sampling) -> Result<(), Error> {
     if let Sampling::Sample { temperature, top_p, .. } = sampling {
         if !(temperature.is_finite() && *temperature > 0.0) {
             let value = temperature.to_string();
-            return Err(Error::Setting { key: "temperature", value, reason: "positive and finite" });
+            return Err(Error::Setting {
+                key: "temperature",
+                value,
+                reason: "positive and finite",
+            });
         }
         if !(*top_p > 0.0 && *top_p <= 1.0) {
-            return Err(Error::Setting { key: "top_p", value: top_p.to_string(), reason: "above 0, at most 1" });
+            return Err(Error::Setting {
+                key: "top_p",
+                value: top_p.to_string(),
+                reason: "above 0, at most 1",
+            });
         }
     }
     Ok(())

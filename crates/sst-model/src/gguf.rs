@@ -131,7 +131,7 @@ impl GgufFile {
     /// ```no_run
     /// let file = sst_model::GgufFile::open("model.gguf".as_ref())?;
     /// let embedding = file.tensor_f32("token_embd.weight")?;
-    /// assert_eq!(embedding.len(), file.tensor("token_embd.weight")?.shape.iter().product());
+    /// assert_eq!(embedding.len(), file.tensor("token_embd.weight")?.shape.iter().product::<usize>());
     /// # Ok::<(), sst_model::GgufError>(())
     /// ```
     pub fn open(path: &Path) -> Result<Self, GgufError> {

@@ -33,5 +33,7 @@ pub(crate) fn matrix(tensor: &Tensor) -> Array2<f32> {
 pub(crate) fn upload(array: &Array2<f32>, device: Device) -> Tensor {
     let values: Vec<f32> = array.iter().copied().collect();
     let (rows, cols) = array.dim();
-    Tensor::from_slice(&values).reshape([rows as i64, cols as i64]).to_device(device)
+    Tensor::from_slice(&values)
+        .reshape([rows as i64, cols as i64])
+        .to_device(device)
 }

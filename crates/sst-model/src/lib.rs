@@ -31,16 +31,21 @@ mod train;
 mod weights;
 
 pub use batch::{BatchLimits, Side};
+pub use chat_template::{ChatTemplate, Date, TemplateError};
 pub use config::{ModelConfig, RopeScaling};
 pub use counter::uniform;
 pub use device::{DeviceChoice, Precision, set_threads};
 pub use error::Error;
-pub use fetch::fetch;
+pub use fetch::{FetchError, check_model_folder, fetch};
+pub use gguf::{GgufError, GgufFile, GgufTensor, GgufType, GgufValue};
 pub use host::floats;
+#[cfg(feature = "hub")]
+pub use hub::fetch_hub;
 pub use likelihood::{Encoded, TokenLosses};
 pub use lora::Lora;
 pub use model::LanguageModel;
+pub use packaged::{PACKAGED_NAME, convert_packaged, fetch_packaged};
 pub use tiny::write_tiny_model;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, TokenizerError};
 pub use trace::{ModuleGradients, Trace};
 pub use train::{CheckedTrainConfig, Progress, TrainConfig, TrainReport, Trainer};

@@ -1,11 +1,11 @@
 //! Teacher-forced log-likelihood: what training minimises, Fisher information differentiates and MMLU compares.
 
-use crate::batch::{Side, pad};
+use crate::Error;
+use crate::batch::Side;
 use crate::decoder::Pass;
 use crate::host::floats;
 use crate::model::LanguageModel;
 use crate::trace::Trace;
-use crate::Error;
 use sst_data::Example;
 use sst_eval::{ContinuationScore, ScoreRequest};
 use std::collections::BTreeMap;
@@ -44,8 +44,11 @@ pub struct TokenLosses {
 impl TokenLosses {
     /// Sum over rows of each row's mean loss: its gradient holds every row's own gradient in that row.
     pub fn sum_of_row_means(&self) -> Tensor {
-        let weights: Vec<f32> =
-            self.counts.iter().flat_map(|&n| std::iter::repeat_n(1.0 / n as f32, n)).collect();
+        let weights: Vec<f32> = self
+            .counts
+            .iter()
+            .flat_map(|&n| std::iter::repeat_n(1.0 / n as f32, n))
+            .collect();
         (&self.losses * Tensor::from_slice(&weights).to_device(self.losses.device())).sum(Kind::Float)
     }
 
@@ -71,15 +74,24 @@ impl LanguageModel {
     /// [`Error::Example`] when prompt and response together pass `max_tokens`; [`Error::Tokenizer`].
     pub fn encode_response(&self, example: &Example, max_tokens: usize) -> Result<Encoded, Error> {
         let (prompt, response) = self.tokenizer.encode_example(&example.prompt, &example.response)?;
-        let encoded =
-            Encoded { id: example.id.clone(), scored_from: prompt.len(), ids: [prompt, response].concat() };
+        let encoded = Encoded {
+            id: example.id.clone(),
+            scored_from: prompt.len(),
+            ids: [prompt, response].concat(),
+        };
         if encoded.ids.len() > max_tokens {
             let reason = format!("{} tokens, more than the {max_tokens} allowed", encoded.ids.len());
-            return Err(Error::Example { id: example.id.clone(), reason });
+            return Err(Error::Example {
+                id: example.id.clone(),
+                reason,
+            });
         }
         if encoded.scored_from == 0 || encoded.scored() == 0 {
             let reason = "prompt and response must both have at least one token".into();
-            return Err(Error::Example { id: example.id.clone(), reason });
+            return Err(Error::Example {
+                id: example.id.clone(),
+                reason,
+            });
         }
         Ok(encoded)
     }
@@ -92,9 +104,16 @@ impl LanguageModel {
         let mut ids = self.tokenizer.encode_prompt(&example.prompt)?;
         ids.truncate(max_tokens);
         if ids.len() < 2 {
-            return Err(Error::Example { id: example.id.clone(), reason: "the prompt has fewer than two tokens".into() });
+            return Err(Error::Example {
+                id: example.id.clone(),
+                reason: "the prompt has fewer than two tokens".into(),
+            });
         }
-        Ok(Encoded { id: example.id.clone(), ids, scored_from: 1 })
+        Ok(Encoded {
+            id: example.id.clone(),
+            ids,
+            scored_from: 1,
+        })
     }
 
     /// Losses of a batch under a stack of adapters, with gradients where the factors ask for them.
@@ -103,7 +122,13 @@ impl LanguageModel {
     /// [`Error::UnknownAdapter`] when an adapter is not loaded.
     pub fn token_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<TokenLosses, Error> {
         let stack = self.stack(adapters)?;
-        Ok(self.losses(batch, &mut Pass { stack: &stack, trace: None }))
+        self.losses(
+            batch,
+            &mut Pass {
+                stack: &stack,
+                trace: None,
+            },
+        )
     }
 
     /// As [`LanguageModel::token_losses`], recording what per-sample gradients of the last adapter need.
@@ -113,13 +138,19 @@ impl LanguageModel {
     pub fn traced_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<(TokenLosses, Trace), Error> {
         let stack = self.stack(adapters)?;
         let mut trace = Trace::default();
-        let losses = self.losses(batch, &mut Pass { stack: &stack, trace: Some(&mut trace) });
+        let losses = self.losses(
+            batch,
+            &mut Pass {
+                stack: &stack,
+                trace: Some(&mut trace),
+            },
+        )?;
         Ok((losses, trace))
     }
 
-    fn losses(&self, batch: &[&Encoded], pass: &mut Pass) -> TokenLosses {
+    fn losses(&self, batch: &[&Encoded], pass: &mut Pass) -> Result<TokenLosses, Error> {
         let rows: Vec<&[u32]> = batch.iter().map(|e| e.ids.as_slice()).collect();
-        let hidden = self.right_padded_hidden(&rows, pass);
+        let hidden = self.right_padded_hidden(&rows, pass)?;
         let seq = hidden.size()[1];
         let mut at = Vec::new(); // position whose output predicts a scored token
         let mut targets = Vec::new();
@@ -140,13 +171,16 @@ impl LanguageModel {
             })
             .collect();
         let counts = batch.iter().map(|e| e.scored()).collect();
-        TokenLosses { losses: Tensor::cat(&losses, 0), counts }
+        Ok(TokenLosses {
+            losses: Tensor::cat(&losses, 0),
+            counts,
+        })
     }
 
-    fn right_padded_hidden(&self, rows: &[&[u32]], pass: &mut Pass) -> Tensor {
-        let (ids, lefts) = pad(rows, Side::Right, self.tokenizer.pad_id(), self.decoder.device());
+    fn right_padded_hidden(&self, rows: &[&[u32]], pass: &mut Pass) -> Result<Tensor, Error> {
+        let (ids, lefts) = self.pad(rows, Side::Right)?;
         let mask = self.mask(&lefts, 0, ids.size()[1]);
-        self.decoder.hidden(&ids, &mask, None, pass)
+        Ok(self.decoder.hidden(&ids, &mask, None, pass))
     }
 
     /// Log-likelihoods of the continuations of every request, in request order.
@@ -173,12 +207,15 @@ impl LanguageModel {
                 let batch: Vec<&ScoreTask> = batch.iter().map(|&i| &tasks[i]).collect();
                 let (choices, texts): (Vec<&ScoreTask>, Vec<&ScoreTask>) =
                     batch.iter().partition(|t| t.choices.is_some());
-                let mut pass = Pass { stack: &stack, trace: None };
+                let mut pass = Pass {
+                    stack: &stack,
+                    trace: None,
+                };
                 if !choices.is_empty() {
-                    self.score_choices(&choices, &mut pass, &mut answers);
+                    self.score_choices(&choices, &mut pass, &mut answers)?;
                 }
                 if !texts.is_empty() {
-                    self.score_texts(&texts, &mut pass, &mut answers);
+                    self.score_texts(&texts, &mut pass, &mut answers)?;
                 }
                 done += batch.len();
                 progress(done);
@@ -188,11 +225,20 @@ impl LanguageModel {
     }
 
     /// Requests whose continuations are single tokens after one context: one row each.
-    fn score_choices(&self, tasks: &[&ScoreTask], pass: &mut Pass, answers: &mut [Vec<ContinuationScore>]) {
+    fn score_choices(
+        &self,
+        tasks: &[&ScoreTask],
+        pass: &mut Pass,
+        answers: &mut [Vec<ContinuationScore>],
+    ) -> Result<(), Error> {
         let rows: Vec<&[u32]> = tasks.iter().map(|t| t.rows[0].ids.as_slice()).collect();
-        let hidden = self.right_padded_hidden(&rows, pass);
+        let hidden = self.right_padded_hidden(&rows, pass)?;
         let seq = hidden.size()[1];
-        let ends: Vec<i64> = rows.iter().enumerate().map(|(i, r)| i as i64 * seq + r.len() as i64 - 1).collect();
+        let ends: Vec<i64> = rows
+            .iter()
+            .enumerate()
+            .map(|(i, r)| i as i64 * seq + r.len() as i64 - 1)
+            .collect();
         let last = hidden.flatten(0, 1).index_select(0, &self.long(&ends));
         let logp = self.decoder.logits(&last).log_softmax(-1, Kind::Float); // [rows, vocab]
         for (row, task) in tasks.iter().enumerate() {
@@ -200,22 +246,48 @@ impl LanguageModel {
             let picked = logp.get(row as i64).index_select(0, &self.long(&choices));
             answers[task.request] = floats(&picked)
                 .into_iter()
-                .map(|v| ContinuationScore { log_likelihood: f64::from(v), tokens: 1 })
+                .map(|v| ContinuationScore {
+                    log_likelihood: f64::from(v),
+                    tokens: 1,
+                })
                 .collect();
         }
+        Ok(())
     }
 
-    fn score_texts(&self, tasks: &[&ScoreTask], pass: &mut Pass, answers: &mut [Vec<ContinuationScore>]) {
+    /// Requests of longer continuations: a row each, all requests of the batch together.
+    fn score_texts(
+        &self,
+        tasks: &[&ScoreTask],
+        pass: &mut Pass,
+        answers: &mut [Vec<ContinuationScore>],
+    ) -> Result<(), Error> {
+        let rows: Vec<(usize, usize, &Encoded)> = tasks
+            .iter()
+            .flat_map(|t| t.rows.iter().enumerate().map(|(i, row)| (t.request, i, row)))
+            .collect();
         for task in tasks {
-            let rows: Vec<&Encoded> = task.rows.iter().collect();
-            let losses = self.losses(&rows, pass);
-            answers[task.request] = losses
-                .row_sums()
-                .into_iter()
-                .zip(&losses.counts)
-                .map(|(sum, &tokens)| ContinuationScore { log_likelihood: -sum, tokens })
-                .collect();
+            answers[task.request] = vec![
+                ContinuationScore {
+                    log_likelihood: f64::NAN,
+                    tokens: 0
+                };
+                task.rows.len()
+            ];
         }
+        let lengths: Vec<usize> = rows.iter().map(|(_, _, row)| row.ids.len()).collect();
+        for batch in self.limits.plan(&lengths) {
+            let members: Vec<&Encoded> = batch.iter().map(|&i| rows[i].2).collect();
+            let losses = self.losses(&members, pass)?;
+            for ((&i, sum), &tokens) in batch.iter().zip(losses.row_sums()).zip(&losses.counts) {
+                let (request, continuation, _) = rows[i];
+                answers[request][continuation] = ContinuationScore {
+                    log_likelihood: -sum,
+                    tokens,
+                };
+            }
+        }
+        Ok(())
     }
 }
 
@@ -239,7 +311,11 @@ impl ScoreTask {
                 let reason = "context and continuation must both have at least one token".into();
                 return Err(Error::Example { id, reason });
             }
-            rows.push(Encoded { id, scored_from: context.len(), ids: [context, continuation].concat() });
+            rows.push(Encoded {
+                id,
+                scored_from: context.len(),
+                ids: [context, continuation].concat(),
+            });
         }
         let shared = rows.windows(2).all(|w| {
             w[0].scored_from == w[1].scored_from && w[0].ids[..w[0].scored_from] == w[1].ids[..w[1].scored_from]
@@ -248,9 +324,17 @@ impl ScoreTask {
             let choices = rows.iter().map(|r| r.ids[r.scored_from]).collect();
             rows.truncate(1);
             rows[0].ids.pop();
-            return Ok(Self { request: at, rows, choices: Some(choices) });
+            return Ok(Self {
+                request: at,
+                rows,
+                choices: Some(choices),
+            });
         }
-        Ok(Self { request: at, rows, choices: None })
+        Ok(Self {
+            request: at,
+            rows,
+            choices: None,
+        })
     }
 
     fn longest(&self) -> usize {

@@ -30,9 +30,9 @@ impl Lora {
     pub(crate) fn attach(adapter: &Adapter, decoder: &Decoder) -> Result<Self, Error> {
         let mut factors = BTreeMap::new();
         for (path, module) in &adapter.modules {
-            let (d_out, d_in) = decoder
-                .linear_shape(path.as_str())
-                .ok_or_else(|| Error::Module { module: path.to_string() })?;
+            let (d_out, d_in) = decoder.linear_shape(path.as_str()).ok_or_else(|| Error::Module {
+                module: path.to_string(),
+            })?;
             let r = module.a.nrows();
             for (factor, got, expected) in [
                 ("lora_A", module.a.dim(), (r, d_in)),
@@ -53,7 +53,10 @@ impl Lora {
             };
             factors.insert(path.clone(), lora);
         }
-        Ok(Self { config: adapter.config.clone(), factors })
+        Ok(Self {
+            config: adapter.config.clone(),
+            factors,
+        })
     }
 
     /// The factors of one module, if the adapter changes it.
@@ -63,9 +66,9 @@ impl Lora {
 
     /// Every factor with its name (`..q_proj.lora_A`), in model order, A before B.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        self.factors.iter().flat_map(|(path, lora)| {
-            [(format!("{path}.lora_A"), &lora.a), (format!("{path}.lora_B"), &lora.b)]
-        })
+        self.factors
+            .iter()
+            .flat_map(|(path, lora)| [(format!("{path}.lora_A"), &lora.a), (format!("{path}.lora_B"), &lora.b)])
     }
 
     /// Makes gradients flow to (or stop at) both factors of every module.
@@ -93,7 +96,10 @@ impl Lora {
     /// # Errors
     /// [`Error::Adapter`] when a factor holds NaN or infinity.
     pub fn download(&self) -> Result<Adapter, Error> {
-        let pairs = self.factors.iter().map(|(path, lora)| (path.clone(), matrix(&lora.a), matrix(&lora.b)));
+        let pairs = self
+            .factors
+            .iter()
+            .map(|(path, lora)| (path.clone(), matrix(&lora.a), matrix(&lora.b)));
         Ok(Adapter::from_pairs(self.config.clone(), pairs)?)
     }
 }

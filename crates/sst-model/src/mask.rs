@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 /// Attention bias and positions of one forward pass.
 #[derive(Debug)]
 pub(crate) struct Mask {
-    positions: Tensor, // [batch, seq], int64
+    positions: Tensor,    // [batch, seq], int64
     bias: Option<Tensor>, // [batch, 1, seq, keys] of the model's kind; 0 or its lowest number
     causal: bool,
 }
@@ -33,9 +33,17 @@ impl Mask {
             // One new token sees every key; several from the start see a plain triangle.
             let causal = seq > 1;
             let bias = (causal && past > 0).then(|| bias(&pads, &index, keys, None, kind));
-            return Self { positions, causal: causal && bias.is_none(), bias };
+            return Self {
+                positions,
+                causal: causal && bias.is_none(),
+                bias,
+            };
         }
-        Self { positions, bias: Some(bias(&pads, &index, keys, window, kind)), causal: false }
+        Self {
+            positions,
+            bias: Some(bias(&pads, &index, keys, window, kind)),
+            causal: false,
+        }
     }
 
     pub(crate) fn positions(&self) -> &Tensor {
@@ -66,7 +74,9 @@ fn bias(pads: &Tensor, index: &Tensor, keys: i64, window: Option<i64>, kind: Kin
         Kind::Half => -65504.0,
         _ => f64::from(f32::MIN) / 2.0,
     };
-    Tensor::zeros(seen.size(), (kind, index.device())).masked_fill(&seen.logical_not(), lowest).unsqueeze(1)
+    Tensor::zeros(seen.size(), (kind, index.device()))
+        .masked_fill(&seen.logical_not(), lowest)
+        .unsqueeze(1)
 }
 
 #[cfg(test)]
@@ -77,13 +87,20 @@ mod tests {
 
     fn seen(mask: &Mask) -> Vec<bool> {
         let bias = mask.bias().unwrap();
-        Vec::<f32>::try_from(bias.flatten(0, -1)).unwrap().iter().map(|b| *b == 0.0).collect()
+        Vec::<f32>::try_from(bias.flatten(0, -1))
+            .unwrap()
+            .iter()
+            .map(|b| *b == 0.0)
+            .collect()
     }
 
     #[test]
     fn left_padding_shifts_positions_and_hides_keys() {
         let mask = Mask::new(&[0, 1], 0, 2, None, CPU);
-        assert_eq!(Vec::<i64>::try_from(mask.positions().flatten(0, -1)).unwrap(), [0, 1, 0, 0]);
+        assert_eq!(
+            Vec::<i64>::try_from(mask.positions().flatten(0, -1)).unwrap(),
+            [0, 1, 0, 0]
+        );
         assert_eq!(seen(&mask), [true, false, true, true, false, false, false, true]);
     }
 

@@ -1,12 +1,12 @@
 //! A language model ready to use: decoder, tokenizer and the adapters loaded beside them.
 
+use crate::Error;
 use crate::batch::{BatchLimits, Side, pad};
 use crate::decoder::{Decoder, Pass};
 use crate::device::{DeviceChoice, Precision};
 use crate::lora::Lora;
 use crate::mask::Mask;
 use crate::tokenizer::Tokenizer;
-use crate::Error;
 use sst_adapter::{Adapter, ModulePath};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -129,14 +129,22 @@ impl LanguageModel {
     /// Logits at every position of padded rows, f32 [batch, seq, vocab]; positions of padding hold no meaning.
     ///
     /// # Errors
-    /// [`Error::UnknownAdapter`] when an adapter of the stack is not loaded.
+    /// [`Error::UnknownAdapter`] when an adapter of the stack is not loaded, [`Error::Example`] for a token that the model
+    /// does not have.
     pub fn logits(&self, rows: &[&[u32]], side: Side, adapters: &[&str]) -> Result<Tensor, Error> {
         let stack = self.stack(adapters)?;
-        let mut pass = Pass { stack: &stack, trace: None };
+        let mut pass = Pass {
+            stack: &stack,
+            trace: None,
+        };
         let _guard = tch::no_grad_guard();
-        let (ids, lefts) = pad(rows, side, self.tokenizer.pad_id(), self.decoder.device());
+        let (ids, lefts) = self.pad(rows, side)?;
         let mask = self.mask(&lefts, 0, ids.size()[1]);
         Ok(self.decoder.logits(&self.decoder.hidden(&ids, &mask, None, &mut pass)))
+    }
+
+    pub(crate) fn pad(&self, rows: &[&[u32]], side: Side) -> Result<(Tensor, Vec<i64>), Error> {
+        pad(rows, side, self.decoder.config().vocab_size, self.decoder.device())
     }
 
     pub(crate) fn mask(&self, lefts: &[i64], past: i64, seq: i64) -> Mask {
@@ -145,6 +153,8 @@ impl LanguageModel {
     }
 
     pub(crate) fn long(&self, values: &[i64]) -> Tensor {
-        Tensor::from_slice(values).to_kind(Kind::Int64).to_device(self.decoder.device())
+        Tensor::from_slice(values)
+            .to_kind(Kind::Int64)
+            .to_device(self.decoder.device())
     }
 }

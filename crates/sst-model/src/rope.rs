@@ -16,7 +16,9 @@ pub(crate) struct Rope {
 impl Rope {
     pub(crate) fn new(config: &ModelConfig, device: Device) -> Self {
         let frequencies: Vec<f32> = frequencies(config).iter().map(|f| *f as f32).collect();
-        Self { frequencies: Tensor::from_slice(&frequencies).to_device(device) }
+        Self {
+            frequencies: Tensor::from_slice(&frequencies).to_device(device),
+        }
     }
 
     /// Cosine and sine at `positions` ([batch, seq], int64), each [batch, 1, seq, head_dim] of `kind`.
@@ -46,7 +48,12 @@ fn scale(frequency: f64, scaling: RopeScaling) -> f64 {
     match scaling {
         RopeScaling::None => frequency,
         RopeScaling::Linear { factor } => frequency / factor,
-        RopeScaling::Llama3 { factor, low, high, original } => {
+        RopeScaling::Llama3 {
+            factor,
+            low,
+            high,
+            original,
+        } => {
             let wavelength = 2.0 * PI / frequency;
             // 1 for short wavelengths, 0 for long ones.
             let kept = ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0);
@@ -61,7 +68,12 @@ mod tests {
 
     #[test]
     fn llama3_keeps_short_waves_and_divides_long_ones() {
-        let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: 8192.0,
+        };
         assert_eq!(scale(1.0, scaling), 1.0);
         let long = 2.0 * PI / 10_000.0;
         assert_eq!(scale(long, scaling), long / 8.0);

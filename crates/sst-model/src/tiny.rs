@@ -71,12 +71,18 @@ fn byte_tokenizer(folder: &Path) -> Result<(String, usize), Error> {
     };
     let mut letters: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
     letters.sort();
-    let vocab = letters.into_iter().enumerate().map(|(id, letter)| (letter, id as u32)).collect::<tokenizers::models::bpe::Vocab>();
+    let vocab = letters
+        .into_iter()
+        .enumerate()
+        .map(|(id, letter)| (letter, id as u32))
+        .collect::<tokenizers::models::bpe::Vocab>();
     let model = BPE::builder().vocab_and_merges(vocab, vec![]).build().map_err(bad)?;
     let bytes = ByteLevel::new(false, true, true);
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
-    tokenizer.add_special_tokens(SPECIAL.map(|text| AddedToken::from(text, true))).map_err(bad)?;
+    tokenizer
+        .add_special_tokens(SPECIAL.map(|text| AddedToken::from(text, true)))
+        .map_err(bad)?;
     let size = tokenizer.get_vocab_size(true);
     Ok((tokenizer.to_string(true).map_err(bad)?, size))
 }
@@ -107,7 +113,13 @@ fn write_weights(folder: &Path, vocab: usize, seed: u64) -> Result<(), Error> {
         .map(|(name, shape)| {
             let bound = (3.0 / HIDDEN as f64).sqrt(); // variance 1 / d_model
             let count: usize = shape.iter().product();
-            let value = |i| if shape.len() == 1 { 1.0 } else { uniform(seed, name, i, -bound, bound) };
+            let value = |i| {
+                if shape.len() == 1 {
+                    1.0
+                } else {
+                    uniform(seed, name, i, -bound, bound)
+                }
+            };
             (0..count).flat_map(|i| value(i).to_le_bytes()).collect()
         })
         .collect();
@@ -122,5 +134,7 @@ fn write_weights(folder: &Path, vocab: usize, seed: u64) -> Result<(), Error> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(bad)?;
     let bytes = safetensors::serialize(views, None).map_err(bad)?;
-    Ok(write_atomic(&folder.join("model.safetensors"), |w| w.write_all(&bytes))?)
+    Ok(write_atomic(&folder.join("model.safetensors"), |w| {
+        w.write_all(&bytes)
+    })?)
 }

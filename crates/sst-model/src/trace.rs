@@ -17,8 +17,8 @@ pub struct Trace {
 struct Traced {
     path: ModulePath,
     scale: f64,
-    x: Tensor, // [batch, seq, d_in]
-    h: Tensor, // [batch, seq, r]
+    x: Tensor,      // [batch, seq, d_in]
+    h: Tensor,      // [batch, seq, r]
     update: Tensor, // [batch, seq, d_out]; its gradient is the gradient at y
 }
 
@@ -36,7 +36,13 @@ pub struct ModuleGradients {
 impl Trace {
     pub(crate) fn record(&mut self, path: &ModulePath, scale: f64, x: &Tensor, h: Tensor, update: Tensor) {
         let x = x.detach();
-        self.modules.push(Traced { path: path.clone(), scale, x, h, update });
+        self.modules.push(Traced {
+            path: path.clone(),
+            scale,
+            x,
+            h,
+            update,
+        });
     }
 
     /// Runs backward from `loss` (a sum of per-sample losses) and hands every module's per-sample gradients to `take`,

@@ -31,7 +31,12 @@ impl Weights {
                 reason: "holds neither model.safetensors nor model.safetensors.index.json".into(),
             });
         };
-        let mut weights = Self { files: Vec::new(), index: BTreeMap::new(), device, kind };
+        let mut weights = Self {
+            files: Vec::new(),
+            index: BTreeMap::new(),
+            device,
+            kind,
+        };
         for path in paths {
             let file = File::open(&path).map_err(sst_artefact::Error::io("read", &path))?;
             #[allow(unsafe_code)]
@@ -54,13 +59,17 @@ impl Weights {
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         let Some(&at) = self.index.get(name) else {
             let path = self.files.first().map(|f| f.0.clone()).unwrap_or_default();
-            return Err(Error::Weights { path, reason: format!("tensor {name} is missing") });
+            return Err(Error::Weights {
+                path,
+                reason: format!("tensor {name} is missing"),
+            });
         };
         let (path, map) = &self.files[at];
         let tensors = parse(path, map)?;
-        let view = tensors
-            .tensor(name)
-            .map_err(|e| Error::Weights { path: path.clone(), reason: format!("tensor {name}: {e}") })?;
+        let view = tensors.tensor(name).map_err(|e| Error::Weights {
+            path: path.clone(),
+            reason: format!("tensor {name}: {e}"),
+        })?;
         if view.shape() != shape {
             return Err(Error::Shape {
                 tensor: name.to_owned(),
@@ -74,7 +83,10 @@ impl Weights {
             Dtype::F16 => Kind::Half,
             other => {
                 let reason = format!("tensor {name}: dtype {other:?} is not supported; use F32, BF16 or F16");
-                return Err(Error::Weights { path: path.clone(), reason });
+                return Err(Error::Weights {
+                    path: path.clone(),
+                    reason,
+                });
             }
         };
         let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
@@ -105,7 +117,10 @@ fn shards(folder: &Path, list: &Path) -> Result<Vec<PathBuf>, Error> {
             // A shard is a file of this folder, never a path out of it.
             if Path::new(name).components().count() != 1 || name.contains("..") {
                 let reason = format!("weight_map names `{name}`, which is not a file name");
-                return Err(Error::Weights { path: list.to_path_buf(), reason });
+                return Err(Error::Weights {
+                    path: list.to_path_buf(),
+                    reason,
+                });
             }
             Ok(folder.join(name))
         })
@@ -134,23 +149,41 @@ mod tests {
         let index = r#"{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}"#;
         std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
         let weights = open(dir.path()).unwrap();
-        assert_eq!(Vec::<f32>::try_from(weights.take("y", &[1, 2]).unwrap().flatten(0, -1)).unwrap(), [3.0, 4.0]);
+        assert_eq!(
+            Vec::<f32>::try_from(weights.take("y", &[1, 2]).unwrap().flatten(0, -1)).unwrap(),
+            [3.0, 4.0]
+        );
         assert!(weights.has("x") && !weights.has("z"));
     }
 
     #[test]
     fn errors_name_the_tensor_and_both_shapes_or_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(open(dir.path()).err().unwrap().to_string().contains("model.safetensors"));
+        assert!(
+            open(dir.path())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("model.safetensors")
+        );
         let path = dir.path().join("model.safetensors");
         write(&path, "x", &[2], &[1.0, 2.0]);
         let weights = open(dir.path()).unwrap();
         let message = weights.take("x", &[3]).unwrap_err().to_string();
         assert!(message.contains("x: expected shape [3], found [2]"), "{message}");
-        assert!(weights.take("y", &[3]).unwrap_err().to_string().contains("tensor y is missing"));
+        assert!(
+            weights
+                .take("y", &[3])
+                .unwrap_err()
+                .to_string()
+                .contains("tensor y is missing")
+        );
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let message = open(dir.path()).err().unwrap().to_string();
-        assert!(message.contains("model.safetensors") && message.contains("whole"), "{message}");
+        assert!(
+            message.contains("model.safetensors") && message.contains("whole"),
+            "{message}"
+        );
     }
 }

@@ -77,7 +77,10 @@ fn model() -> LanguageModel {
 }
 
 fn close(got: f32, expected: f32, what: &str) {
-    assert!((got - expected).abs() < TOLERANCE, "{what}: {got} instead of {expected}");
+    assert!(
+        (got - expected).abs() < TOLERANCE,
+        "{what}: {got} instead of {expected}"
+    );
 }
 
 /// Compares one row of logits [seq, vocab], real positions only.
@@ -95,7 +98,11 @@ fn compare(logits: &tch::Tensor, ids: &[u32], expected: &Scores, fixed: &[usize]
     for (id, b) in fixed.iter().zip(&expected.last.fixed) {
         close(last[*id], *b, &format!("{what}: logit of {id}"));
     }
-    close(last[expected.last.argmax], expected.last.max, &format!("{what}: largest logit"));
+    close(
+        last[expected.last.argmax],
+        expected.last.max,
+        &format!("{what}: largest logit"),
+    );
     assert!(last.iter().all(|l| *l <= expected.last.max + TOLERANCE), "{what}");
 }
 
@@ -104,7 +111,12 @@ fn compare(logits: &tch::Tensor, ids: &[u32], expected: &Scores, fixed: &[usize]
 fn prompts_have_the_golden_tokens() {
     let model = model();
     for prompt in golden().prompts {
-        assert_eq!(model.tokenizer().encode_prompt(&prompt.prompt).unwrap(), prompt.ids, "{:?}", prompt.prompt);
+        assert_eq!(
+            model.tokenizer().encode_prompt(&prompt.prompt).unwrap(),
+            prompt.ids,
+            "{:?}",
+            prompt.prompt
+        );
     }
 }
 
@@ -115,7 +127,13 @@ fn logits_equal_transformers() {
     assert!(golden.prompts.len() >= 5);
     for (i, (prompt, expected)) in golden.prompts.iter().zip(&golden.base).enumerate() {
         let logits = model.logits(&[&prompt.ids], Side::Right, &[]).unwrap();
-        compare(&logits.get(0), &prompt.ids, expected, &golden.fixed_ids, &format!("prompt {i}"));
+        compare(
+            &logits.get(0),
+            &prompt.ids,
+            expected,
+            &golden.fixed_ids,
+            &format!("prompt {i}"),
+        );
     }
 }
 
@@ -125,13 +143,23 @@ fn padded_batches_equal_transformers() {
     let (golden, model) = (golden(), model());
     for batch in &golden.batches {
         let side = if batch.side == "left" { Side::Left } else { Side::Right };
-        let rows: Vec<&[u32]> = batch.prompts.iter().map(|&i| golden.prompts[i].ids.as_slice()).collect();
+        let rows: Vec<&[u32]> = batch
+            .prompts
+            .iter()
+            .map(|&i| golden.prompts[i].ids.as_slice())
+            .collect();
         let longest = rows.iter().map(|r| r.len()).max().unwrap();
         let logits = model.logits(&rows, side, &[]).unwrap();
         for (i, (ids, expected)) in rows.iter().zip(&batch.rows).enumerate() {
             let from = if side == Side::Left { longest - ids.len() } else { 0 };
             let real = logits.get(i as i64).narrow(0, from as i64, ids.len() as i64);
-            compare(&real, ids, expected, &golden.fixed_ids, &format!("{} padding, row {i}", batch.side));
+            compare(
+                &real,
+                ids,
+                expected,
+                &golden.fixed_ids,
+                &format!("{} padding, row {i}", batch.side),
+            );
         }
     }
 }
@@ -140,12 +168,29 @@ fn padded_batches_equal_transformers() {
 #[ignore = "needs the demo model"]
 fn adapters_equal_peft() {
     let (golden, mut model) = (golden(), model());
-    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(String::from);
+    let targets = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    ]
+    .map(String::from);
     assert!(golden.lora.iter().any(|l| l.use_rslora) && golden.lora.iter().any(|l| !l.use_rslora));
     for lora in &golden.lora {
         let mut config = LoraConfig::new(lora.r, lora.lora_alpha, targets.clone());
         config.use_rslora = lora.use_rslora;
-        let entry = |name: &str, i| uniform(0, &format!("base_model.model.{name}.weight"), i, lora.range[0], lora.range[1]);
+        let entry = |name: &str, i| {
+            uniform(
+                0,
+                &format!("base_model.model.{name}.weight"),
+                i,
+                lora.range[0],
+                lora.range[1],
+            )
+        };
         let pairs: Vec<_> = model
             .modules(&targets)
             .into_iter()
@@ -159,7 +204,9 @@ fn adapters_equal_peft() {
                 (path, a, b)
             })
             .collect();
-        model.add_adapter("golden", &Adapter::from_pairs(config, pairs).unwrap()).unwrap();
+        model
+            .add_adapter("golden", &Adapter::from_pairs(config, pairs).unwrap())
+            .unwrap();
         for (i, (prompt, expected)) in golden.prompts.iter().zip(&lora.rows).enumerate() {
             let logits = model.logits(&[&prompt.ids], Side::Right, &["golden"]).unwrap();
             let what = format!("rslora {}, prompt {i}", lora.use_rslora);
@@ -187,7 +234,10 @@ fn greedy_answers_equal_transformers_token_for_token() {
     for (answer, expected) in answers.iter().zip(&golden.greedy) {
         let text = model.tokenizer().decode(&expected.ids, true).unwrap();
         assert_eq!(answer.text, text);
-        let ended = expected.ids.last().is_some_and(|id| model.tokenizer().eos_ids().contains(id));
+        let ended = expected
+            .ids
+            .last()
+            .is_some_and(|id| model.tokenizer().eos_ids().contains(id));
         assert_eq!(answer.tokens, expected.ids.len() - usize::from(ended));
     }
 }

@@ -41,14 +41,23 @@ fn write(folder: &Path, family: &Family, ranges: &BTreeMap<String, [f64; 2]>) {
             };
             let [low, high] = ranges[kind];
             let count: usize = shape.iter().product();
-            let bytes = (0..count).flat_map(|i| uniform(0, name, i, low, high).to_le_bytes()).collect();
+            let bytes = (0..count)
+                .flat_map(|i| uniform(0, name, i, low, high).to_le_bytes())
+                .collect();
             (name.clone(), shape.clone(), bytes)
         })
         .collect();
     let views = data.iter().map(|(name, shape, bytes)| {
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        (
+            name,
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap(),
+        )
     });
-    std::fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(
+        folder.join("model.safetensors"),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
 }
 
 fn close(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
@@ -77,7 +86,12 @@ fn logits_equal_transformers_for_every_family() {
             let logits = model.logits(&[long, short], side, &[]).unwrap();
             let row = floats(&logits.get(1));
             let real = &row[from * vocab..(from + short.len()) * vocab];
-            close(real, &family.logits[1], 1e-5, &format!("{} padded {side:?}", family.name));
+            close(
+                real,
+                &family.logits[1],
+                1e-5,
+                &format!("{} padded {side:?}", family.name),
+            );
         }
     }
 }

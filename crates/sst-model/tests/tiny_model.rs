@@ -37,13 +37,22 @@ fn requests(max_new_tokens: usize, adapter: Option<&str>) -> Vec<GenerateRequest
 }
 
 fn train(model: &mut LanguageModel, config: TrainConfig) -> (Adapter, Vec<f64>) {
-    let (adapter, report) =
-        Trainer::new(model, &examples(12), config.check().unwrap()).unwrap().run(&mut |_| ()).unwrap();
+    let (adapter, report) = Trainer::new(model, &examples(12), config.check().unwrap())
+        .unwrap()
+        .run(&mut |_| ())
+        .unwrap();
     (adapter, report.losses)
 }
 
 fn quick() -> TrainConfig {
-    TrainConfig { epochs: 4, batch_size: 4, r: 4, alpha: 8.0, learning_rate: 1e-2, ..TrainConfig::default() }
+    TrainConfig {
+        epochs: 4,
+        batch_size: 4,
+        r: 4,
+        alpha: 8.0,
+        learning_rate: 1e-2,
+        ..TrainConfig::default()
+    }
 }
 
 /// Greedy decoding with a cache, in a padded batch, against the argmax of a fresh forward pass for every token.
@@ -57,7 +66,9 @@ fn generation_equals_step_by_step_argmax() {
         let start = ids.len();
         while ids.len() < start + 12 {
             let logits = floats(&model.logits(&[&ids], Side::Right, &[]).unwrap().get(0).get(-1));
-            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32;
+            let best = (0..logits.len())
+                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+                .unwrap() as u32;
             if model.tokenizer().eos_ids().contains(&best) {
                 break;
             }
@@ -71,7 +82,11 @@ fn generation_equals_step_by_step_argmax() {
 #[test]
 fn sampled_answers_depend_on_seed_and_prompt_and_not_on_the_batch() {
     let (_dir, mut model) = tiny();
-    let sampling = |seed| Sampling::Sample { temperature: 1.0, top_p: 0.9, seed };
+    let sampling = |seed| Sampling::Sample {
+        temperature: 1.0,
+        top_p: 0.9,
+        seed,
+    };
     let texts = |model: &mut LanguageModel, requests: &[GenerateRequest], seed| -> Vec<String> {
         let answers = model.generate(requests, &sampling(seed), &mut |_| ()).unwrap();
         answers.into_iter().map(|a| a.text).collect()
@@ -79,7 +94,10 @@ fn sampled_answers_depend_on_seed_and_prompt_and_not_on_the_batch() {
     let all = requests(16, None);
     let together = texts(&mut model, &all, 5);
     assert_ne!(together, texts(&mut model, &all, 6));
-    let alone: Vec<String> = all.iter().map(|r| texts(&mut model, std::slice::from_ref(r), 5).remove(0)).collect();
+    let alone: Vec<String> = all
+        .iter()
+        .map(|r| texts(&mut model, std::slice::from_ref(r), 5).remove(0))
+        .collect();
     assert_eq!(together, alone);
 }
 
@@ -87,9 +105,18 @@ fn sampled_answers_depend_on_seed_and_prompt_and_not_on_the_batch() {
 #[test]
 fn a_tiny_nucleus_is_greedy() {
     let (_dir, mut model) = tiny();
-    let greedy = model.generate(&requests(10, None), &Sampling::Greedy, &mut |_| ()).unwrap();
-    let sampling = Sampling::Sample { temperature: 1.0, top_p: 1e-9, seed: 0 };
-    assert_eq!(model.generate(&requests(10, None), &sampling, &mut |_| ()).unwrap(), greedy);
+    let greedy = model
+        .generate(&requests(10, None), &Sampling::Greedy, &mut |_| ())
+        .unwrap();
+    let sampling = Sampling::Sample {
+        temperature: 1.0,
+        top_p: 1e-9,
+        seed: 0,
+    };
+    assert_eq!(
+        model.generate(&requests(10, None), &sampling, &mut |_| ()).unwrap(),
+        greedy
+    );
 }
 
 /// Log-likelihoods of texts and of single-token choices against log-softmax of the whole sequence.
@@ -114,7 +141,10 @@ fn scores_equal_log_softmax() {
             let expected: f64 = (ids.len()..whole.len())
                 .map(|t| logp.double_value(&[t as i64 - 1, i64::from(whole[t])]))
                 .sum();
-            assert!((score.log_likelihood - expected).abs() < 1e-4, "{continuation}: {score:?}, {expected}");
+            assert!(
+                (score.log_likelihood - expected).abs() < 1e-4,
+                "{continuation}: {score:?}, {expected}"
+            );
             assert_eq!(score.tokens, next.len());
         }
     }
@@ -125,19 +155,41 @@ fn training_lowers_the_loss_and_generation_uses_the_adapter() {
     let (_dir, mut model) = tiny();
     let (adapter, losses) = train(&mut model, quick());
     assert!(losses.last().unwrap() < &(0.9 * losses[0]), "{losses:?}");
-    let before = model.generate(&requests(8, None), &Sampling::Greedy, &mut |_| ()).unwrap();
+    let before = model
+        .generate(&requests(8, None), &Sampling::Greedy, &mut |_| ())
+        .unwrap();
     model.add_adapter("trained", &adapter).unwrap();
-    let after = model.generate(&requests(8, Some("trained")), &Sampling::Greedy, &mut |_| ()).unwrap();
+    let after = model
+        .generate(&requests(8, Some("trained")), &Sampling::Greedy, &mut |_| ())
+        .unwrap();
     assert_ne!(before, after);
-    assert_eq!(model.generate(&requests(8, None), &Sampling::Greedy, &mut |_| ()).unwrap(), before);
+    assert_eq!(
+        model
+            .generate(&requests(8, None), &Sampling::Greedy, &mut |_| ())
+            .unwrap(),
+        before
+    );
 }
 
 /// Splitting a step into several passes changes the gradient only by rounding.
 #[test]
 fn accumulation_equals_one_large_batch() {
     let (_dir, mut model) = tiny();
-    let (_, large) = train(&mut model, TrainConfig { batch_size: 4, ..quick() });
-    let (_, split) = train(&mut model, TrainConfig { batch_size: 2, gradient_accumulation: 2, ..quick() });
+    let (_, large) = train(
+        &mut model,
+        TrainConfig {
+            batch_size: 4,
+            ..quick()
+        },
+    );
+    let (_, split) = train(
+        &mut model,
+        TrainConfig {
+            batch_size: 2,
+            gradient_accumulation: 2,
+            ..quick()
+        },
+    );
     for (a, b) in large.iter().zip(&split) {
         assert!((a - b).abs() < 1e-3 * a, "{large:?} {split:?}");
     }
@@ -146,7 +198,10 @@ fn accumulation_equals_one_large_batch() {
 #[test]
 fn an_interrupted_run_resumes_to_the_same_bytes() {
     let (dir, mut model) = tiny();
-    let config = TrainConfig { checkpoint_every: 2, ..quick() };
+    let config = TrainConfig {
+        checkpoint_every: 2,
+        ..quick()
+    };
     let save = |adapter: &Adapter, name: &str| {
         adapter.save(&dir.path().join(name), Dtype::F32).unwrap();
         std::fs::read(dir.path().join(name).join("adapter_model.safetensors")).unwrap()
@@ -159,16 +214,24 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
     let run = |model: &mut LanguageModel, fingerprint: &str, stop_at: usize| {
         let trainer = Trainer::new(model, &examples, config.clone().check().unwrap()).unwrap();
         let run = std::panic::AssertUnwindSafe(|| {
-            trainer.checkpoint(&path, fingerprint).run(&mut |p| assert!(p.step < stop_at, "interrupted"))
+            trainer
+                .checkpoint(&path, fingerprint)
+                .run(&mut |p| assert!(p.step < stop_at, "interrupted"))
         });
         std::panic::catch_unwind(run)
     };
-    assert!(run(&mut model, "a", 8).is_err(), "the run is interrupted in its eighth step of 12");
+    assert!(
+        run(&mut model, "a", 8).is_err(),
+        "the run is interrupted in its eighth step of 12"
+    );
     assert!(path.exists());
     // A fresh process would have no adapter left over.
     model.remove_adapter("training");
     let error = run(&mut model, "b", usize::MAX).unwrap().unwrap_err().to_string();
-    assert!(error.contains("checkpoint.safetensors") && error.contains("delete it"), "{error}");
+    assert!(
+        error.contains("checkpoint.safetensors") && error.contains("delete it"),
+        "{error}"
+    );
     let (resumed, report) = run(&mut model, "a", usize::MAX).unwrap().unwrap();
     assert_eq!(report.losses.len(), 12);
     assert_eq!(save(&resumed, "resumed"), whole);
@@ -177,7 +240,12 @@ fn an_interrupted_run_resumes_to_the_same_bytes() {
 #[test]
 fn a_diverging_run_stops_and_says_what_to_do() {
     let (_dir, mut model) = tiny();
-    let config = TrainConfig { learning_rate: 1e30, warmup_ratio: 0.0, max_grad_norm: 1e30, ..quick() };
+    let config = TrainConfig {
+        learning_rate: 1e30,
+        warmup_ratio: 0.0,
+        max_grad_norm: 1e30,
+        ..quick()
+    };
     let trainer = Trainer::new(&mut model, &examples(12), config.check().unwrap()).unwrap();
     let error = trainer.run(&mut |_| ()).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
@@ -187,18 +255,48 @@ fn a_diverging_run_stops_and_says_what_to_do() {
 #[test]
 fn unusable_requests_are_refused_by_name() {
     let (_dir, mut model) = tiny();
-    let error = model.generate(&requests(4, Some("absent")), &Sampling::Greedy, &mut |_| ()).unwrap_err();
+    let error = model
+        .generate(&requests(4, Some("absent")), &Sampling::Greedy, &mut |_| ())
+        .unwrap_err();
     assert!(error.to_string().contains("absent"), "{error}");
-    let error = model.generate(&requests(100_000, None), &Sampling::Greedy, &mut |_| ()).unwrap_err();
+    let error = model
+        .generate(&requests(100_000, None), &Sampling::Greedy, &mut |_| ())
+        .unwrap_err();
     assert!(error.to_string().contains("4096"), "{error}");
-    let sampling = Sampling::Sample { temperature: f64::NAN, top_p: 1.0, seed: 0 };
-    assert!(model.generate(&requests(4, None), &sampling, &mut |_| ()).unwrap_err().to_string().contains("temperature"));
+    let sampling = Sampling::Sample {
+        temperature: f64::NAN,
+        top_p: 1.0,
+        seed: 0,
+    };
+    assert!(
+        model
+            .generate(&requests(4, None), &sampling, &mut |_| ())
+            .unwrap_err()
+            .to_string()
+            .contains("temperature")
+    );
     assert!(model.set_limits(BatchLimits { rows: 0, tokens: 1 }).is_err());
-    let config = TrainConfig { targets: vec!["w_proj".into()], ..quick() }.check().unwrap();
-    let error = Trainer::new(&mut model, &examples(2), config).err().unwrap().to_string();
+    let config = TrainConfig {
+        targets: vec!["w_proj".into()],
+        ..quick()
+    }
+    .check()
+    .unwrap();
+    let error = Trainer::new(&mut model, &examples(2), config)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("w_proj"), "{error}");
-    let config = TrainConfig { max_tokens: 3, ..quick() }.check().unwrap();
-    let error = Trainer::new(&mut model, &examples(2), config).err().unwrap().to_string();
+    let config = TrainConfig {
+        max_tokens: 3,
+        ..quick()
+    }
+    .check()
+    .unwrap();
+    let error = Trainer::new(&mut model, &examples(2), config)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("2 are longer than 3 tokens"), "{error}");
 }
 
@@ -210,7 +308,10 @@ fn an_adapter_of_another_model_is_refused_naming_the_tensor_and_both_shapes() {
     let zeros = |rows, cols| ndarray::Array2::<f32>::zeros((rows, cols));
     let wide = Adapter::from_pairs(config(), [(path(), zeros(2, 64), zeros(64, 2))]).unwrap();
     let error = model.add_adapter("wide", &wide).unwrap_err().to_string();
-    assert!(error.contains("layers.0.self_attn.q_proj.lora_A") && error.contains("[2, 32]"), "{error}");
+    assert!(
+        error.contains("layers.0.self_attn.q_proj.lora_A") && error.contains("[2, 32]"),
+        "{error}"
+    );
     assert!(error.contains("[2, 64]"), "{error}");
     let deep = sst_adapter::ModulePath::new("model.layers.9.self_attn.q_proj");
     let deep = Adapter::from_pairs(config(), [(deep, zeros(2, 32), zeros(32, 2))]).unwrap();

@@ -34,7 +34,10 @@ impl Compare {
             repliqa: self.goal_repliqa / 100.0,
         };
         let comparison = match self.folders.as_slice() {
-            [run] if is_run(run) => Comparison::of(&Results { goals, ..Results::read(run)? }),
+            [run] if is_run(run) => Comparison::of(&Results {
+                goals,
+                ..Results::read(run)?
+            }),
             folders => Comparison::read(folders, goals)?,
         };
         options.print(&comparison.systems(), &comparison.text())

@@ -2,8 +2,8 @@
 
 use crate::options::Options;
 use anyhow::Context;
-use clap::Args;
-use sst_eval::{AnswerLengths, Benchmark, ItemCounts, Sampling, SuiteConfig};
+use clap::{Args, ValueEnum};
+use sst_eval::{AnswerLengths, Benchmark, ItemCounts, MmluScoring, Sampling, SuiteConfig};
 use sst_experiment::step::{EvaluateStep, evaluate};
 use std::path::PathBuf;
 
@@ -35,6 +35,9 @@ pub struct Eval {
     /// Worked examples before each MMLU question: 0 or 5.
     #[arg(long, default_value_t = SuiteConfig::default().mmlu_shots)]
     shots: usize,
+    /// What MMLU weighs: letters (" A" to " D") or choices (their texts, per byte; tells more on small models).
+    #[arg(long, value_enum, default_value = "letters", value_name = "WHAT")]
+    mmlu_scoring: Scoring,
     /// Tokens of a generated answer at most, for every benchmark; each its own default if not given.
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
@@ -52,6 +55,12 @@ pub struct Eval {
     out: PathBuf,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Scoring {
+    Letters,
+    Choices,
+}
+
 impl Eval {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         let default = SuiteConfig::default();
@@ -59,7 +68,10 @@ impl Eval {
         let benchmarks = if self.benchmarks.is_empty() {
             default.benchmarks.clone()
         } else {
-            self.benchmarks.iter().map(|name| benchmark(name)).collect::<anyhow::Result<_>>()?
+            self.benchmarks
+                .iter()
+                .map(|name| benchmark(name))
+                .collect::<anyhow::Result<_>>()?
         };
         let lengths = self.max_new_tokens.map_or(default.max_new_tokens, |n| AnswerLengths {
             jailbreak: n,
@@ -68,20 +80,37 @@ impl Eval {
             xstest: n,
         });
         let sampling = match self.temperature {
-            Some(temperature) => Sampling::Sample { temperature, top_p: self.top_p, seed: self.seed },
+            Some(temperature) => Sampling::Sample {
+                temperature,
+                top_p: self.top_p,
+                seed: self.seed,
+            },
             None => Sampling::Greedy,
         };
         let folder_name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
-        let name = self.name.or(self.adapter.as_ref().and_then(folder_name)).unwrap_or_else(|| "base".to_owned());
+        let name = self
+            .name
+            .or(self.adapter.as_ref().and_then(folder_name))
+            .unwrap_or_else(|| "base".to_owned());
         let step = EvaluateStep {
             name,
             adapter: self.adapter,
             data: self.data,
             config: SuiteConfig {
                 benchmarks,
-                n: ItemCounts { jailbreak: n, mmlu: n, repliqa: n, alpaca: n, xstest: n },
+                n: ItemCounts {
+                    jailbreak: n,
+                    mmlu: n,
+                    repliqa: n,
+                    alpaca: n,
+                    xstest: n,
+                },
                 max_new_tokens: lengths,
                 mmlu_shots: self.shots,
+                mmlu_scoring: match self.mmlu_scoring {
+                    Scoring::Letters => MmluScoring::Letters,
+                    Scoring::Choices => MmluScoring::Choices,
+                },
                 seed: self.seed,
                 sampling,
             },

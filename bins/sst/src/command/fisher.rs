@@ -84,7 +84,8 @@ impl Fisher {
             100.0 * below,
             estimate.meta.ridge
         );
-        let value = serde_json::json!({ "meta": estimate.meta, "entries": estimate.values.len(), "share_below_ridge": below });
+        let value =
+            serde_json::json!({ "meta": estimate.meta, "entries": estimate.values.len(), "share_below_ridge": below });
         options.print(&value, &text)
     }
 }

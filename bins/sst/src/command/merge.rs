@@ -92,8 +92,14 @@ impl Merge {
         let projection = self.projection;
         Ok(match strategy_by_name(&self.strategy)? {
             StrategyConfig::V1(default) => {
-                self.refuse("v1", &[("weight", self.weight.is_some()), ("mode", self.mode.is_some())])?;
-                self.refuse("v1", &[("residual", self.residual.is_some()), ("preset", self.preset.is_some())])?;
+                self.refuse(
+                    "v1",
+                    &[("weight", self.weight.is_some()), ("mode", self.mode.is_some())],
+                )?;
+                self.refuse(
+                    "v1",
+                    &[("residual", self.residual.is_some()), ("preset", self.preset.is_some())],
+                )?;
                 StrategyConfig::V1(V1Config {
                     k: self.k.unwrap_or(default.k),
                     alpha: self.alpha.unwrap_or(default.alpha),
@@ -115,8 +121,12 @@ impl Merge {
 
     fn mode(&self, default: Mode) -> anyhow::Result<Mode> {
         let mode = match (self.mode.unwrap_or(default), self.residual, self.preset) {
-            (Mode::Residual { r: default }, r, None) => Mode::Residual { r: r.unwrap_or(default) },
-            (Mode::Layerwise { preset: default }, None, p) => Mode::Layerwise { preset: p.unwrap_or(default) },
+            (Mode::Residual { r: default }, r, None) => Mode::Residual {
+                r: r.unwrap_or(default),
+            },
+            (Mode::Layerwise { preset: default }, None, p) => Mode::Layerwise {
+                preset: p.unwrap_or(default),
+            },
             (mode, None, None) => mode,
             (_, Some(_), _) => anyhow::bail!("--residual belongs to --mode residual"),
             (_, _, Some(_)) => anyhow::bail!("--preset belongs to --mode layerwise"),

@@ -59,14 +59,24 @@ impl Command {
 
 /// The file of a split: `path` itself, or the one inside the folder `path`.
 fn data_file(path: PathBuf, dataset: Dataset, split: Split) -> anyhow::Result<PathBuf> {
-    if path.is_dir() { Ok(DataFolder::open(&path)?.path(dataset, split)?) } else { Ok(path) }
+    if path.is_dir() {
+        Ok(DataFolder::open(&path)?.path(dataset, split)?)
+    } else {
+        Ok(path)
+    }
 }
 
 /// The command as it was typed, for model cards.
 fn command_line() -> String {
     let arguments: Vec<String> = std::env::args()
         .skip(1)
-        .map(|a| if a.is_empty() || a.contains(char::is_whitespace) { format!("'{a}'") } else { a })
+        .map(|a| {
+            if a.is_empty() || a.contains(char::is_whitespace) {
+                format!("'{a}'")
+            } else {
+                a
+            }
+        })
         .collect();
     format!("sst {}", arguments.join(" "))
 }

@@ -31,8 +31,13 @@ pub struct Subspace {
 
 impl Subspace {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
-        let step =
-            SubspaceStep { utility: self.utility, safety: self.safety, k: self.k, eps: self.eps, out: self.out };
+        let step = SubspaceStep {
+            utility: self.utility,
+            safety: self.safety,
+            k: self.k,
+            eps: self.eps,
+            out: self.out,
+        };
         let basis = subspace(&step)?;
         let spectrum = Spectrum::of(basis.eigenvalues().to_vec());
         let (first, last) = (spectrum.head.first(), spectrum.tail.last());

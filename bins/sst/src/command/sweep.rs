@@ -29,8 +29,17 @@ pub struct Sweep {
 impl Sweep {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         let recipe = Recipe::read(&self.recipe)?;
-        let run = Run { data: self.data, out: self.out, command: super::command_line() };
-        let results = sweep(&mut options.session(self.model)?, &recipe, &run, &mut *options.reporter())?;
+        let run = Run {
+            data: self.data,
+            out: self.out,
+            command: super::command_line(),
+        };
+        let results = sweep(
+            &mut options.session(self.model)?,
+            &recipe,
+            &run,
+            &mut *options.reporter(),
+        )?;
         options.print(&results, &Comparison::of(&results).text())
     }
 }

@@ -41,20 +41,27 @@ pub fn evaluate(session: &mut Session, step: &EvaluateStep, reporter: &mut dyn R
     let total = suite.sizes().iter().map(|(_, n)| n).sum();
     reporter.start(&format!("evaluate {}", step.name), total);
     let (mut current, mut before, mut last) = (String::new(), 0, 0);
-    let evaluation = suite.run(model, adapter.as_ref().map(|_| step.name.as_str()), &mut |benchmark, done, _| {
-        if benchmark != current {
-            before += last;
-            benchmark.clone_into(&mut current);
-        }
-        last = done;
-        reporter.advance(before + done, total, benchmark);
-    });
+    let evaluation = suite.run(
+        model,
+        adapter.as_ref().map(|_| step.name.as_str()),
+        &mut |benchmark, done, _| {
+            if benchmark != current {
+                before += last;
+                benchmark.clone_into(&mut current);
+            }
+            last = done;
+            reporter.advance(before + done, total, benchmark);
+        },
+    );
     model.remove_adapter(&step.name);
     let evaluation = evaluation?;
     evaluation.save(&step.out, request.inputs.clone())?;
     request.seal(&step.out)?;
-    let scores: Vec<String> =
-        evaluation.scores.iter().map(|s| format!("{} {:.1} %", s.benchmark.name(), 100.0 * s.value)).collect();
+    let scores: Vec<String> = evaluation
+        .scores
+        .iter()
+        .map(|s| format!("{} {:.1} %", s.benchmark.name(), 100.0 * s.value))
+        .collect();
     reporter.finish(&scores.join(", "));
     Ok(evaluation)
 }

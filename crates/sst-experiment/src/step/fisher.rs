@@ -40,8 +40,9 @@ pub fn fisher(session: &mut Session, step: &FisherStep, reporter: &mut dyn Repor
     model.add_adapter(NAME, &adapter)?;
     let name = step.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     reporter.start(&format!("fisher {name} on {}", step.dataset), 0);
-    let estimate =
-        diagonal_fisher(model, NAME, &examples, &step.config, &mut |p| reporter.advance(p.done, p.total, "samples"));
+    let estimate = diagonal_fisher(model, NAME, &examples, &step.config, &mut |p| {
+        reporter.advance(p.done, p.total, "samples")
+    });
     model.remove_adapter(NAME);
     let estimate = estimate?;
     estimate.save(&step.out, request.inputs.clone())?;

@@ -39,7 +39,11 @@ pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
     if request.is_done(&step.out)? {
         return diagnostics(&step.out);
     }
-    let utilities = step.utility.iter().map(|p| Adapter::load(p)).collect::<Result<Vec<_>, _>>()?;
+    let utilities = step
+        .utility
+        .iter()
+        .map(|p| Adapter::load(p))
+        .collect::<Result<Vec<_>, _>>()?;
     let safety = Adapter::load(&step.safety)?;
     let basis = match &step.basis {
         Some(path) if strategy.needs_basis() => Some(Basis::load(path)?),
@@ -80,6 +84,11 @@ fn diagnostics(folder: &Path) -> Result<Diagnostics, Error> {
     let manifest = Manifest::read(folder)?;
     serde_json::from_value(manifest.facts["diagnostics"].clone()).map_err(|source| {
         let path = folder.join(sst_artefact::MANIFEST_FILE);
-        sst_artefact::Error::Json { what: "manifest of a merged adapter", path, source }.into()
+        sst_artefact::Error::Json {
+            what: "manifest of a merged adapter",
+            path,
+            source,
+        }
+        .into()
     })
 }

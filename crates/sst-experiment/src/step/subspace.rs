@@ -30,7 +30,11 @@ pub fn subspace(step: &SubspaceStep) -> Result<Basis, Error> {
     if request.is_done(&step.out)? {
         return Ok(Basis::load(&step.out)?);
     }
-    let utilities = step.utility.iter().map(|p| DiagonalFisher::load(p)).collect::<Result<Vec<_>, _>>()?;
+    let utilities = step
+        .utility
+        .iter()
+        .map(|p| DiagonalFisher::load(p))
+        .collect::<Result<Vec<_>, _>>()?;
     let utility = DiagonalFisher::mean(&utilities)?;
     let safety = DiagonalFisher::load(&step.safety)?;
     let basis = gevp::diagonal(&safety, &utility, step.k, step.eps)?;
@@ -44,5 +48,9 @@ pub(crate) fn request(step: &SubspaceStep) -> Result<Request, Error> {
     for (i, path) in step.utility.iter().enumerate() {
         inputs.push((format!("utility_{i}"), Input::hash(path)?));
     }
-    Ok(Request::new("subspace", &serde_json::json!({ "k": step.k, "eps": step.eps }), inputs))
+    Ok(Request::new(
+        "subspace",
+        &serde_json::json!({ "k": step.k, "eps": step.eps }),
+        inputs,
+    ))
 }

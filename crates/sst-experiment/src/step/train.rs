@@ -38,8 +38,7 @@ pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporte
     let examples = step.dataset.read(&step.data)?;
     let base = session.source().folder.clone();
     let checkpoint = step.out.join(CHECKPOINT);
-    let trainer =
-        Trainer::new(session.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
+    let trainer = Trainer::new(session.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
     let name = step.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
     reporter.start(&format!("train {name} on {}", step.dataset), 0);
     let (mut since, mut tokens) = (Instant::now(), 0);
@@ -69,7 +68,10 @@ pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporte
 }
 
 pub(crate) fn request(session: &mut Session, step: &TrainStep) -> Result<Request, Error> {
-    let inputs = [("model".to_owned(), session.input()?), ("data".to_owned(), Input::hash(&step.data)?)];
+    let inputs = [
+        ("model".to_owned(), session.input()?),
+        ("data".to_owned(), Input::hash(&step.data)?),
+    ];
     let config = serde_json::json!({
         "dataset": step.dataset, "train": step.config, "precision": session.source().precision,
     });
@@ -81,6 +83,11 @@ fn report(folder: &Path) -> Result<TrainReport, Error> {
     let manifest = Manifest::read(folder)?;
     serde_json::from_value(manifest.facts["report"].clone()).map_err(|source| {
         let path = folder.join(sst_artefact::MANIFEST_FILE);
-        sst_artefact::Error::Json { what: "manifest of a trained adapter", path, source }.into()
+        sst_artefact::Error::Json {
+            what: "manifest of a trained adapter",
+            path,
+            source,
+        }
+        .into()
     })
 }

@@ -18,7 +18,11 @@ pub(crate) struct AdamW {
 impl AdamW {
     pub(crate) fn new(parameters: &[Tensor], weight_decay: f64) -> Self {
         let moments = parameters.iter().map(|p| (p.zeros_like(), p.zeros_like())).collect();
-        Self { moments, step: 0, weight_decay }
+        Self {
+            moments,
+            step: 0,
+            weight_decay,
+        }
     }
 
     /// One step on `parameters` along their gradients, each multiplied by `gradient_scale` first.
@@ -40,8 +44,7 @@ impl AdamW {
 
     /// Global L2 norm of all gradients, in f64.
     pub(crate) fn gradient_norm(parameters: &[Tensor]) -> f64 {
-        let squares: Vec<Tensor> =
-            parameters.iter().map(|p| p.grad().square().sum(Kind::Double)).collect();
+        let squares: Vec<Tensor> = parameters.iter().map(|p| p.grad().square().sum(Kind::Double)).collect();
         Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
     }
 }

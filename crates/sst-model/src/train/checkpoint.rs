@@ -32,7 +32,10 @@ pub(crate) fn write(path: &Path, progress: &Progress, tensors: &[(String, &Tenso
             (name.clone(), tensor.size().iter().map(|&n| n as usize).collect(), bytes)
         })
         .collect();
-    let bad = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let bad = |reason: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        reason,
+    };
     let views = data
         .iter()
         .map(|(name, shape, bytes)| Ok((name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
@@ -54,11 +57,18 @@ pub(crate) fn read(
     if !path.exists() {
         return Ok(None);
     }
-    let bad = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let bad = |reason: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        reason,
+    };
     let damaged = |e: &dyn std::fmt::Display| bad(format!("not a whole checkpoint ({e}); delete it to start anew"));
     let bytes = std::fs::read(path).map_err(sst_artefact::Error::io("read", path))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
-    let text = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| damaged(&"no progress"))?;
+    let text = header
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get(KEY))
+        .ok_or_else(|| damaged(&"no progress"))?;
     let progress: Progress = serde_json::from_str(text).map_err(|e| damaged(&e))?;
     if progress.fingerprint != fingerprint {
         return Err(bad(

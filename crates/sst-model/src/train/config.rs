@@ -88,7 +88,11 @@ impl TrainConfig {
             ("targets", self.targets.len()),
         ] {
             if value == 0 {
-                return Err(Error::Setting { key, value: "0".into(), reason: "at least 1" });
+                return Err(Error::Setting {
+                    key,
+                    value: "0".into(),
+                    reason: "at least 1",
+                });
             }
         }
         for (key, value) in [
@@ -97,16 +101,28 @@ impl TrainConfig {
             ("max_grad_norm", self.max_grad_norm),
         ] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(Error::Setting { key, value: value.to_string(), reason: "positive and finite" });
+                return Err(Error::Setting {
+                    key,
+                    value: value.to_string(),
+                    reason: "positive and finite",
+                });
             }
         }
         if !(0.0..1.0).contains(&self.warmup_ratio) {
             let value = self.warmup_ratio.to_string();
-            return Err(Error::Setting { key: "warmup_ratio", value, reason: "at least 0, below 1" });
+            return Err(Error::Setting {
+                key: "warmup_ratio",
+                value,
+                reason: "at least 0, below 1",
+            });
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             let value = self.weight_decay.to_string();
-            return Err(Error::Setting { key: "weight_decay", value, reason: "finite, at least 0" });
+            return Err(Error::Setting {
+                key: "weight_decay",
+                value,
+                reason: "finite, at least 0",
+            });
         }
         Ok(CheckedTrainConfig(self))
     }
@@ -132,7 +148,13 @@ mod tests {
 
     #[test]
     fn the_schedule_rises_linearly_and_falls_as_a_cosine() {
-        let config = TrainConfig { learning_rate: 1.0, warmup_ratio: 0.2, ..Default::default() }.check().unwrap();
+        let config = TrainConfig {
+            learning_rate: 1.0,
+            warmup_ratio: 0.2,
+            ..Default::default()
+        }
+        .check()
+        .unwrap();
         let rates: Vec<f64> = (0..10).map(|s| config.learning_rate(s, 10)).collect();
         assert_eq!(rates[0], 0.5);
         assert_eq!(rates[1], 1.0);
@@ -146,10 +168,34 @@ mod tests {
         let default = TrainConfig::default;
         for (config, key) in [
             (TrainConfig { r: 0, ..default() }, "r ="),
-            (TrainConfig { learning_rate: f64::NAN, ..default() }, "learning_rate"),
-            (TrainConfig { warmup_ratio: 1.0, ..default() }, "warmup_ratio"),
-            (TrainConfig { weight_decay: -1.0, ..default() }, "weight_decay"),
-            (TrainConfig { targets: vec![], ..default() }, "targets"),
+            (
+                TrainConfig {
+                    learning_rate: f64::NAN,
+                    ..default()
+                },
+                "learning_rate",
+            ),
+            (
+                TrainConfig {
+                    warmup_ratio: 1.0,
+                    ..default()
+                },
+                "warmup_ratio",
+            ),
+            (
+                TrainConfig {
+                    weight_decay: -1.0,
+                    ..default()
+                },
+                "weight_decay",
+            ),
+            (
+                TrainConfig {
+                    targets: vec![],
+                    ..default()
+                },
+                "targets",
+            ),
         ] {
             let message = config.check().unwrap_err().to_string();
             assert!(message.contains(key), "{message}");

@@ -77,11 +77,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`Error::Example`] when none is left; [`Error::Setting`] when no linear has a name in `targets`.
-    pub fn new(
-        model: &'a mut LanguageModel,
-        examples: &[Example],
-        config: CheckedTrainConfig,
-    ) -> Result<Self, Error> {
+    pub fn new(model: &'a mut LanguageModel, examples: &[Example], config: CheckedTrainConfig) -> Result<Self, Error> {
         let limit = config.get().max_tokens;
         let mut encoded = Vec::with_capacity(examples.len());
         let mut too_long = 0;
@@ -92,8 +88,14 @@ impl<'a> Trainer<'a> {
             }
         }
         if encoded.is_empty() {
-            let reason = format!("no example is left of {} ({too_long} are longer than {limit} tokens)", examples.len());
-            return Err(Error::Example { id: "training data".into(), reason });
+            let reason = format!(
+                "no example is left of {} ({too_long} are longer than {limit} tokens)",
+                examples.len()
+            );
+            return Err(Error::Example {
+                id: "training data".into(),
+                reason,
+            });
         }
         if too_long > 0 {
             tracing::warn!(too_long, limit, "examples left out: longer than max_tokens");
@@ -101,10 +103,20 @@ impl<'a> Trainer<'a> {
         for target in &config.get().targets {
             if model.modules(std::slice::from_ref(target)).is_empty() {
                 let reason = "no linear module of the model has this name; use q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj";
-                return Err(Error::Setting { key: "targets", value: target.clone(), reason });
+                return Err(Error::Setting {
+                    key: "targets",
+                    value: target.clone(),
+                    reason,
+                });
             }
         }
-        Ok(Self { model, encoded, too_long, config, checkpoint: None })
+        Ok(Self {
+            model,
+            encoded,
+            too_long,
+            config,
+            checkpoint: None,
+        })
     }
 
     /// Writes checkpoints to `path`, and goes on from one that is there and has the same `fingerprint`.
@@ -148,8 +160,12 @@ impl<'a> Trainer<'a> {
         let per_step = config.batch_size * config.gradient_accumulation;
         let steps_per_epoch = self.encoded.len().div_ceil(per_step);
         let steps = steps_per_epoch * config.epochs;
-        let (names, mut parameters): (Vec<String>, Vec<Tensor>) =
-            self.model.adapter(NAME)?.tensors().map(|(name, t)| (name, t.shallow_clone())).unzip();
+        let (names, mut parameters): (Vec<String>, Vec<Tensor>) = self
+            .model
+            .adapter(NAME)?
+            .tensors()
+            .map(|(name, t)| (name, t.shallow_clone()))
+            .unzip();
         let mut optimizer = AdamW::new(&parameters, config.weight_decay);
         let mut losses = Vec::with_capacity(steps);
         if let Some((path, fingerprint)) = &self.checkpoint {
@@ -174,13 +190,23 @@ impl<'a> Trainer<'a> {
             let norm = AdamW::gradient_norm(&parameters);
             for (what, value) in [("loss", loss), ("gradient norm", norm)] {
                 if !value.is_finite() {
-                    return Err(Error::Diverged { what, value, step: step + 1, learning_rate: rate });
+                    return Err(Error::Diverged {
+                        what,
+                        value,
+                        step: step + 1,
+                        learning_rate: rate,
+                    });
                 }
             }
             let clip = (config.max_grad_norm / (norm + 1e-6)).min(1.0);
             optimizer.step(&mut parameters, rate, clip);
             losses.push(loss);
-            progress(Progress { step: step + 1, steps, loss, tokens });
+            progress(Progress {
+                step: step + 1,
+                steps,
+                loss,
+                tokens,
+            });
             if let Some((path, fingerprint)) = &self.checkpoint
                 && config.checkpoint_every > 0
                 && (step + 1) % config.checkpoint_every == 0
@@ -191,8 +217,7 @@ impl<'a> Trainer<'a> {
                     losses: losses.clone(),
                 };
                 let mut state = state(&names, &mut parameters, &mut optimizer);
-                let tensors: Vec<(String, &Tensor)> =
-                    state.iter_mut().map(|(name, t)| (name.clone(), &**t)).collect();
+                let tensors: Vec<(String, &Tensor)> = state.iter_mut().map(|(name, t)| (name.clone(), &**t)).collect();
                 checkpoint::write(path, &now, &tensors)?;
             }
         }
@@ -226,7 +251,11 @@ fn state<'t>(
         .zip(parameters.iter_mut())
         .zip(moments)
         .flat_map(|((name, parameter), (first, second))| {
-            [(name.clone(), parameter), (format!("{name}.exp_avg"), first), (format!("{name}.exp_avg_sq"), second)]
+            [
+                (name.clone(), parameter),
+                (format!("{name}.exp_avg"), first),
+                (format!("{name}.exp_avg_sq"), second),
+            ]
         })
         .collect()
 }

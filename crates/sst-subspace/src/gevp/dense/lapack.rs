@@ -5,8 +5,8 @@ use crate::Error;
 use ndarray::Array2;
 use ndarray_linalg::{Cholesky, Eigh, UPLO};
 
-/// Below this size LAPACK is the faster of the two, as measured on two cores.
-pub(super) const FASTER_BELOW: usize = 32;
+/// Below this size LAPACK is the faster of the two: `benches/dense.rs` has it ahead at 4 and behind from 16 on.
+pub(super) const FASTER_BELOW: usize = 8;
 
 /// Solves through LAPACK.
 #[derive(Debug, Clone, Copy, Default)]

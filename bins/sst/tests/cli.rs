@@ -1,0 +1,388 @@
+//! The commands end to end, on the tiny random model and a small synthetic data set.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A folder with a tiny model and small data.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        sst_model::write_tiny_model(&dir.path().join("model"), 0).unwrap();
+        let split = |train, eval| sst_data::SplitSizes { train, eval };
+        let sizes = sst_data::Sizes {
+            repliqa: split(16, 8),
+            alpaca: split(16, 8),
+            jailbreak: split(16, 8),
+            mmlu_dev: 5,
+            mmlu_test: 4,
+            xstest: 4,
+        };
+        sst_data::synthesise(&dir.path().join("data"), 0, &sizes).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs `sst` inside the folder.
+    fn sst(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_sst"))
+            .current_dir(self.dir.path())
+            .args(arguments.split_whitespace())
+            .args(["--device", "cpu", "--threads", "1"])
+            .output()
+            .unwrap()
+    }
+
+    fn succeed(&self, arguments: &str) -> String {
+        let output = self.sst(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "sst {arguments}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs a command that must fail with `code` and one line on standard error that holds every one of `parts`.
+    fn fail(&self, arguments: &str, code: i32, parts: &[&str]) {
+        let output = self.sst(arguments);
+        let line = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "sst {arguments}: {line}");
+        let errors: Vec<&str> = line.lines().filter(|l| l.starts_with("error")).collect();
+        assert_eq!(errors.len(), 1, "sst {arguments}: {line}");
+        for part in parts {
+            assert!(line.contains(part), "sst {arguments}: no `{part}` in {line}");
+        }
+    }
+
+    /// Trains both adapters, measures them and solves for the subspace.
+    fn prepare(&self) {
+        for (name, dataset) in [("A5", "repliqa"), ("A6", "alpaca"), ("A7", "jailbreak")] {
+            self.succeed(&format!(
+                "train --model model --data data --dataset {dataset} --epochs 1 --r 4 --alpha 8 --learning-rate 0.01 --out {name}"
+            ));
+        }
+        for (name, dataset) in [("A5", "repliqa"), ("A7", "jailbreak")] {
+            self.succeed(&format!(
+                "fisher --model model --adapter {name} --data data --dataset {dataset} --samples 8 --out F{name}"
+            ));
+        }
+        self.succeed("subspace --utility FA5 --safety FA7 -k 20 --out basis");
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn the_steps_one_by_one() {
+    let bench = Bench::new();
+    bench.prepare();
+    let common = "--utility A5 --safety A7 --subspace basis -k 20";
+    let v1 = json(&bench.succeed(&format!("merge --strategy v1 {common} --out v1 --json")));
+    let v2 = json(&bench.succeed(&format!("merge --strategy v2 {common} --out v2 --json")));
+    let energy = v1["retained_energy"].as_f64().unwrap();
+    assert!(energy > 0.0 && energy < 1.0, "{energy}");
+    assert_eq!(v1["retained_energy"], v2["retained_energy"]);
+    // At weight 1 and mode `projected` the two versions are the same map.
+    let weights = |name: &str| read(&bench.path(name).join("adapter_model.safetensors"));
+    assert_eq!(weights("v1"), weights("v2"));
+    bench.succeed(&format!(
+        "merge --strategy v2 {common} --mode residual --weight 0.8 --out v2r"
+    ));
+    assert_ne!(weights("v1"), weights("v2r"));
+    bench.succeed("merge --strategy v2 --utility A5 --utility A6 --safety A7 --mode direct --out three");
+    for (flag, out) in [
+        ("", "eval-base"),
+        ("--adapter A5", "eval-A5"),
+        ("--adapter v1", "eval-v1"),
+    ] {
+        bench.succeed(&format!(
+            "eval --model model --data data {flag} -n 4 --shots 0 --max-new-tokens 8 --out {out}"
+        ));
+    }
+    let table = bench.succeed("compare eval-base eval-A5 eval-v1");
+    for part in ["base", "A5", "v1", "Jailbreak", "MMLU", "RepliQA", "Alpaca"] {
+        assert!(table.contains(part), "no {part} in\n{table}");
+    }
+    let card = String::from_utf8(read(&bench.path("v1/README.md"))).unwrap();
+    assert!(card.contains("sst merge --strategy v1"), "{card}");
+    let items = String::from_utf8(read(&bench.path("eval-v1/items.jsonl"))).unwrap();
+    assert_eq!(items.lines().count(), 4 * 4);
+}
+
+#[test]
+fn the_same_command_twice_reuses_and_another_does_not_overwrite() {
+    let bench = Bench::new();
+    let train = "train --model model --data data --dataset alpaca --epochs 1 --r 2 --out A";
+    bench.succeed(train);
+    let first = read(&bench.path("A/adapter_model.safetensors"));
+    let modified = std::fs::metadata(bench.path("A/adapter_model.safetensors"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    bench.succeed(train);
+    let again = std::fs::metadata(bench.path("A/adapter_model.safetensors"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(modified, again, "nothing is computed twice");
+    bench.fail(
+        &format!("{train} --seed 1"),
+        1,
+        &["A already holds another result", "seed"],
+    );
+    std::fs::rename(bench.path("A"), bench.path("B")).unwrap();
+    bench.succeed(train);
+    assert_eq!(
+        read(&bench.path("A/adapter_model.safetensors")),
+        first,
+        "the same seed, the same bytes"
+    );
+}
+
+#[test]
+fn a_sweep_runs_side_by_side_and_is_reused() {
+    let bench = Bench::new();
+    std::fs::write(
+        bench.path("grid.toml"),
+        r#"
+        seed = 1
+        variants = ["A5+A7", "A5+A6+A7"]
+        [adapters.A5]
+        role = "utility"
+        dataset = "repliqa"
+        train = { epochs = 1, r = 2 }
+        [adapters.A6]
+        role = "utility"
+        dataset = "alpaca"
+        train = { epochs = 1, r = 2 }
+        [adapters.A7]
+        role = "safety"
+        dataset = "jailbreak"
+        train = { epochs = 1, r = 2 }
+        [fisher]
+        protocol = "legacy-prompt"
+        samples = [8]
+        [[merge]]
+        strategy = "v1"
+        k = [3, 20]
+        [[merge]]
+        strategy = "v2"
+        weight = [0.7, 1.0]
+        mode = "direct"
+        [eval]
+        n = { jailbreak = 3, mmlu = 3, repliqa = 3, alpaca = 3 }
+        max_new_tokens = { jailbreak = 4, repliqa = 4, alpaca = 4 }
+        mmlu_shots = 0
+        "#,
+    )
+    .unwrap();
+    let sweep = "sweep grid.toml --model model --data data --out run";
+    let table = bench.succeed(sweep);
+    for part in ["base", "A7", "V1 k=3 alpha=1", "V2 k=20 weight=0.7 direct"] {
+        assert!(table.contains(part.split(' ').next().unwrap()), "no {part} in\n{table}");
+    }
+    let results = json(&String::from_utf8(read(&bench.path("run/aggregated_results.json"))).unwrap());
+    let systems = results["systems"].as_array().unwrap();
+    assert_eq!(systems.len(), 1 + 3 + 2 * 4);
+    let v1 = systems
+        .iter()
+        .find(|s| s["name"] == "V1 k=3 alpha=1 aligned A5+A6+A7 n=8")
+        .unwrap();
+    assert_eq!(v1["fisher"]["samples"], 8);
+    assert_eq!(v1["fisher"]["samples_used"], serde_json::json!([8, 8, 8]));
+    assert_eq!(v1["fisher"]["protocol"], "legacy-prompt");
+    assert_eq!(v1["strategy"]["k"], 3);
+    assert!(v1["diagnostics"]["retained_energy"].as_f64().unwrap() >= 0.0);
+    let before = read(&bench.path("run/aggregated_results.json"));
+    let since = std::time::SystemTime::now();
+    assert_eq!(bench.succeed(sweep), table);
+    assert_eq!(read(&bench.path("run/aggregated_results.json")), before);
+    let adapter = bench
+        .path("run")
+        .join(systems[1]["adapter"].as_str().unwrap())
+        .join("adapter_model.safetensors");
+    assert!(
+        std::fs::metadata(adapter).unwrap().modified().unwrap() < since,
+        "reused, not trained again"
+    );
+    let markdown = String::from_utf8(read(&bench.path("run/comparison.md"))).unwrap();
+    assert!(markdown.contains("| base"), "{markdown}");
+}
+
+#[test]
+fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
+    let bench = Bench::new();
+    bench.prepare();
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(bench.path(name).parent().unwrap()).unwrap();
+        std::fs::write(bench.path(name), text).unwrap();
+    };
+    let merge = "merge --utility A5 --safety A7 --subspace basis --out bad";
+
+    // Usage.
+    bench.fail("merge --utility A5", 2, &["--strategy"]);
+    bench.fail(
+        "train --model model --data data --dataset squad --out bad",
+        2,
+        &["squad", "repliqa"],
+    );
+    bench.fail(
+        &format!("{merge} --strategy v2 --mode sideways"),
+        2,
+        &["sideways", "layerwise"],
+    );
+    bench.fail(
+        "eval --model model --data data --out bad --device warp",
+        2,
+        &["warp", "cuda:N"],
+    );
+
+    // Settings.
+    bench.fail(&format!("{merge} --strategy v3"), 1, &["v3", "v1, v2"]);
+    bench.fail(&format!("{merge} --strategy v1 -k 0"), 1, &["k"]);
+    bench.fail(&format!("{merge} --strategy v1 -k 21"), 1, &["21", "20"]);
+    bench.fail(&format!("{merge} --strategy v1 --alpha NaN"), 1, &["alpha", "finite"]);
+    bench.fail(&format!("{merge} --strategy v2 --weight inf"), 1, &["weight", "finite"]);
+    bench.fail(&format!("{merge} --strategy v1 --weight 2"), 1, &["--weight", "v1"]);
+    bench.fail("subspace --utility FA5 --safety FA7 -k 0 --out bad", 1, &["0"]);
+    bench.fail(
+        "subspace --utility FA5 --safety FA7 -k 9999999 --out bad",
+        1,
+        &["9999999"],
+    );
+
+    // Adapters.
+    bench.fail(
+        "merge --strategy v1 --utility absent --safety A7 --subspace basis --out bad",
+        1,
+        &["absent"],
+    );
+    bench.succeed("train --model model --data data --dataset alpaca --epochs 1 --r 2 --out narrow");
+    bench.fail(
+        "merge --strategy v2 --mode direct --utility A5 --safety narrow --out bad",
+        1,
+        &["model.layers.0.self_attn.q_proj.lora_A", "[4, 32]", "[2, 32]"],
+    );
+    bench.succeed(
+        "train --model model --data data --dataset alpaca --epochs 1 --r 4 --alpha 8 --targets q_proj --out few",
+    );
+    bench.fail(
+        "merge --strategy v2 --mode direct --utility A5 --safety few --out bad",
+        1,
+        &["k_proj"],
+    );
+    let whole = read(&bench.path("narrow/adapter_model.safetensors"));
+    std::fs::write(
+        bench.path("narrow/adapter_model.safetensors"),
+        &whole[..whole.len() / 2],
+    )
+    .unwrap();
+    bench.fail(
+        "eval --model model --adapter narrow --data data --out bad",
+        1,
+        &["narrow/adapter_model.safetensors"],
+    );
+
+    // An adapter of another model.
+    let config = |name: &str| String::from_utf8(read(&bench.path(name))).unwrap();
+    let wide = config("model/config.json").replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    std::fs::create_dir(bench.path("other")).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        std::fs::copy(bench.path("model").join(file), bench.path("other").join(file)).unwrap();
+    }
+    write("other/config.json", &wide);
+    bench.fail(
+        "eval --model other --adapter A5 --data data --out bad",
+        1,
+        &["layers.1", "another model"],
+    );
+
+    // Models and data.
+    bench.fail("eval --model absent --data data --out bad", 1, &["absent"]);
+    write("data2/repliqa/train.jsonl", "{\"document_id\": \"d\"}\n");
+    bench.fail(
+        "train --model model --data data2 --dataset repliqa --out bad",
+        1,
+        &["train.jsonl", "1", "document_extracted"],
+    );
+    write("data2/alpaca/train.jsonl", "");
+    bench.fail(
+        "train --model model --data data2 --dataset alpaca --out bad",
+        1,
+        &["train.jsonl", "no rows"],
+    );
+    write("data2/jailbreak/train.csv", "prompt,answer\na,b\n");
+    bench.fail(
+        "train --model model --data data2 --dataset jailbreak --out bad",
+        1,
+        &["train.csv", "response"],
+    );
+    bench.fail(
+        "sweep absent.toml --model model --data data --out bad",
+        1,
+        &["absent.toml"],
+    );
+    write(
+        "bad.toml",
+        "variants = [\"A5+A7\"]\n[adapters]\n[[merge]]\nstrategy = \"v1\"\n",
+    );
+    bench.fail(
+        "sweep bad.toml --model model --data data --out bad",
+        1,
+        &["bad.toml", "A5"],
+    );
+
+    // No place to write: the parent is a file.
+    write("file", "");
+    bench.fail(
+        "train --model model --data data --dataset alpaca --epochs 1 --out file/A",
+        1,
+        &["file/A"],
+    );
+    bench.fail(
+        &format!("{} --strategy v1", merge.replace("--out bad", "--out file/v1")),
+        1,
+        &["file/v1"],
+    );
+
+    assert!(!bench.path("bad").exists(), "a failed command leaves no output");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    let bench = Bench::new();
+    for command in [
+        "",
+        "model fetch",
+        "data synthesise",
+        "train",
+        "fisher",
+        "subspace",
+        "merge",
+        "eval",
+        "compare",
+        "sweep",
+    ] {
+        let help = Command::new(env!("CARGO_BIN_EXE_sst"))
+            .args(command.split_whitespace())
+            .arg("--help")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(text.contains("Example"), "sst {command} --help: {text}");
+        assert!(text.contains("--json"), "sst {command} --help: {text}");
+    }
+    assert!(bench.succeed("--version").starts_with("sst "));
+}
