@@ -1,14 +1,24 @@
-//! Progress on standard error: a bar per step on a terminal, a line at its beginning and end elsewhere.
+//! Progress on standard error: a bar per step on a terminal, now and then a line elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sst_experiment::Reporter;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// The bar of the current step.
+/// Between two lines of one step where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Shows the current step.
 #[derive(Default)]
 pub struct Bars {
-    current: Option<(ProgressBar, String, Instant)>,
+    current: Option<Step>,
+}
+
+struct Step {
+    bar: ProgressBar,
+    label: String,
+    since: Instant,
+    last_line: Instant,
 }
 
 impl Reporter for Bars {
@@ -23,21 +33,34 @@ impl Reporter for Bars {
         if !std::io::stderr().is_terminal() {
             eprintln!("{label} ...");
         }
-        self.current = Some((bar, label.to_owned(), Instant::now()));
+        let now = Instant::now();
+        self.current = Some(Step {
+            bar,
+            label: label.to_owned(),
+            since: now,
+            last_line: now,
+        });
     }
 
     fn advance(&mut self, done: usize, total: usize, note: &str) {
-        if let Some((bar, ..)) = &self.current {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-            bar.set_prefix(note.to_owned());
+        let Some(step) = &mut self.current else { return };
+        step.bar.set_length(total as u64);
+        step.bar.set_position(done as u64);
+        step.bar.set_prefix(note.to_owned());
+        if step.last_line.elapsed() > LINE_EVERY && !std::io::stderr().is_terminal() {
+            step.last_line = Instant::now();
+            eprintln!("{}: {done}/{total} {note}", step.label);
         }
     }
 
     fn finish(&mut self, summary: &str) {
-        if let Some((bar, label, since)) = self.current.take() {
-            bar.finish_and_clear();
-            eprintln!("{label}: {summary} ({:.0} s)", since.elapsed().as_secs_f64());
+        if let Some(step) = self.current.take() {
+            step.bar.finish_and_clear();
+            eprintln!(
+                "{}: {summary} ({:.0} s)",
+                step.label,
+                step.since.elapsed().as_secs_f64()
+            );
         }
     }
 }

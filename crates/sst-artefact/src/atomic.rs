@@ -15,6 +15,7 @@ use std::path::Path;
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
+/// use std::io::Write;
 /// let path = dir.path().join("out.txt");
 /// sst_artefact::write_atomic(&path, |w| w.write_all(b"whole")).unwrap();
 /// assert_eq!(std::fs::read(&path).unwrap(), b"whole");

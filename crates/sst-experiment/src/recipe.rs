@@ -56,16 +56,14 @@ pub struct Recipe {
 }
 
 /// One adapter to train.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AdapterRecipe {
     /// What it stands for in a merge.
     pub role: Role,
     /// The data set it is trained on.
     pub dataset: Dataset,
-    /// Training settings; the recipe's seed applies where none is given.
-    #[serde(default)]
-    pub train: toml::Table,
+    /// Training settings; the recipe's seed where none was given.
+    pub train: TrainConfig,
 }
 
 /// What an adapter stands for in a merge.
@@ -144,7 +142,7 @@ impl Default for Goals {
 struct Raw {
     #[serde(default)]
     seed: u64,
-    adapters: BTreeMap<String, AdapterRecipe>,
+    adapters: BTreeMap<String, RawAdapter>,
     variants: Vec<String>,
     #[serde(default)]
     fisher: FisherRecipe,
@@ -153,6 +151,15 @@ struct Raw {
     eval: toml::Table,
     #[serde(default)]
     goals: Goals,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdapter {
+    role: Role,
+    dataset: Dataset,
+    #[serde(default)]
+    train: toml::Table,
 }
 
 impl Recipe {
@@ -174,18 +181,17 @@ impl Recipe {
             .try_into()
             .map_err(|e| format!("eval: {e}"))?;
         eval.check().map_err(|e| format!("eval: {e}"))?;
-        for (name, adapter) in &raw.adapters {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-                return Err(format!("adapters.{name}: a name has letters, digits, - and _"));
-            }
-            adapter
-                .train_config(raw.seed)
-                .map_err(|e| format!("adapters.{name}.train: {e}"))?;
+        let mut adapters = BTreeMap::new();
+        for (name, adapter) in raw.adapters {
+            let checked = adapter
+                .check(&name, raw.seed)
+                .map_err(|e| format!("adapters.{name}: {e}"))?;
+            adapters.insert(name, checked);
         }
         let variants = raw
             .variants
             .iter()
-            .map(|v| Variant::parse(v, &raw.adapters))
+            .map(|v| Variant::parse(v, &adapters))
             .collect::<Result<Vec<_>, _>>()?;
         let mut merges = Vec::new();
         for (i, table) in raw.merge.iter().enumerate() {
@@ -202,7 +208,7 @@ impl Recipe {
         }
         Ok(Self {
             seed: raw.seed,
-            adapters: raw.adapters,
+            adapters,
             variants,
             fisher: raw.fisher,
             merges,
@@ -212,17 +218,21 @@ impl Recipe {
     }
 }
 
-impl AdapterRecipe {
-    /// Training settings with the recipe's seed where none is given.
-    ///
-    /// # Errors
-    /// A line naming the setting at fault.
-    pub fn train_config(&self, seed: u64) -> Result<TrainConfig, String> {
-        let config: TrainConfig = with_seed(self.train.clone(), seed)
+impl RawAdapter {
+    fn check(self, name: &str, seed: u64) -> Result<AdapterRecipe, String> {
+        // The name becomes part of a folder's.
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            return Err("a name has letters, digits, - and _".to_owned());
+        }
+        let train: TrainConfig = with_seed(self.train, seed)
             .try_into()
-            .map_err(|e: toml::de::Error| e.to_string())?;
-        config.clone().check().map_err(|e| e.to_string())?;
-        Ok(config)
+            .map_err(|e: toml::de::Error| format!("train: {e}"))?;
+        train.clone().check().map_err(|e| format!("train: {e}"))?;
+        Ok(AdapterRecipe {
+            role: self.role,
+            dataset: self.dataset,
+            train,
+        })
     }
 }
 
@@ -314,8 +324,8 @@ mod tests {
         let recipe = Recipe::parse(RECIPE).unwrap();
         assert_eq!(recipe.merges.len(), 1 + 4);
         assert_eq!(recipe.variants[1].utility, ["A5", "A6"]);
-        assert_eq!(recipe.adapters["A5"].train_config(3).unwrap().seed, 3);
-        assert_eq!(recipe.adapters["A6"].train_config(3).unwrap().seed, 9);
+        assert_eq!(recipe.adapters["A5"].train.seed, 3);
+        assert_eq!(recipe.adapters["A6"].train.seed, 9);
         assert_eq!(recipe.eval.seed, 3);
         assert_eq!(
             recipe.goals,

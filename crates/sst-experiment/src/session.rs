@@ -63,7 +63,7 @@ impl Session {
         Ok(self.model.insert(loaded))
     }
 
-    /// The model as an input of a result: its folder and hash. The precision counts, for it changes what comes out.
+    /// The model as an input of a result: its folder and hash.
     ///
     /// # Errors
     /// [`Error::Artefact`] when the folder cannot be read.

@@ -83,15 +83,11 @@ impl Sweep<'_> {
     }
 
     fn train(&mut self, name: &str, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
-        let config = adapter.train_config(self.recipe.seed).map_err(|reason| Error::Recipe {
-            path: format!("adapters.{name}.train").into(),
-            reason,
-        })?;
         let data = self.data(adapter)?;
         let mut step = TrainStep {
             dataset: adapter.dataset,
             data,
-            config,
+            config: adapter.train.clone(),
             out: PathBuf::new(),
         };
         let request = step::train_request(self.session, &step)?;

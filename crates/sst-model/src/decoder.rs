@@ -76,7 +76,7 @@ impl Linear {
             let kind = x.kind();
             let h = x.matmul(&factors.a.to_kind(kind).tr()); // [.., r]
             let update = (&h * factors.scale).matmul(&factors.b.to_kind(kind).tr()); // [.., d_out]
-            y = y + &update;
+            y = &update + y;
             if at + 1 == pass.stack.len()
                 && let Some(trace) = &mut pass.trace
             {
@@ -162,10 +162,11 @@ impl Decoder {
         let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
         for (n, layer) in self.layers.iter().enumerate() {
             let normed = self.rms_norm(&x, &layer.input_norm);
-            x = x + self.attention(n, layer, &normed, mask, &rope, cache.as_deref_mut(), pass);
+            // Sums make new tensors: the backward pass needs the old ones as they were.
+            x = self.attention(n, layer, &normed, mask, &rope, cache.as_deref_mut(), pass) + x;
             let normed = self.rms_norm(&x, &layer.post_norm);
             let gated = layer.gate.apply(&normed, pass).silu() * layer.up.apply(&normed, pass);
-            x = x + layer.down.apply(&gated, pass);
+            x = layer.down.apply(&gated, pass) + x;
         }
         if let Some(cache) = cache {
             cache.advance(ids.size()[1]);
