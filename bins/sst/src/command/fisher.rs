@@ -21,7 +21,7 @@ pub struct Fisher {
     /// Folder of the adapter.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// Folder of data sets (<dataset>/train.jsonl or .csv), or one file.
+    /// Folder of data sets (DATASET/train.jsonl or .csv), or one file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Columns to expect: repliqa, alpaca or jailbreak.

@@ -18,7 +18,7 @@ pub struct Train {
     /// Folder of the base model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder of data sets (<dataset>/train.jsonl or .csv), or one file.
+    /// Folder of data sets (DATASET/train.jsonl or .csv), or one file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Columns to expect: repliqa, alpaca or jailbreak.
