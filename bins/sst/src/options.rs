@@ -1,7 +1,7 @@
 //! Options that every command takes.
 
 use clap::{ArgAction, Args};
-use sst_experiment::{ModelSource, Session};
+use sst_experiment::{LazyModel, ModelSource};
 use sst_model::{BatchLimits, DeviceChoice, Precision};
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -55,8 +55,8 @@ impl Options {
             .init();
     }
 
-    /// A session on the model in `folder`; the model itself is loaded when first needed.
-    pub fn session(&self, folder: PathBuf) -> anyhow::Result<Session> {
+    /// The base model in `folder`, loaded when first needed.
+    pub fn base(&self, folder: PathBuf) -> anyhow::Result<LazyModel> {
         if let Some(threads) = self.threads {
             sst_model::set_threads(threads)?;
         }
@@ -65,7 +65,7 @@ impl Options {
             tokens: self.batch_tokens,
         }
         .check()?;
-        Ok(Session::new(ModelSource {
+        Ok(LazyModel::new(ModelSource {
             folder,
             device: self.device,
             precision: self.dtype,

@@ -6,18 +6,18 @@
 
 mod comparison;
 mod error;
+mod lazy_model;
 mod recipe;
 mod reporter;
 mod request;
 mod results;
-mod session;
 pub mod step;
 mod sweep;
 
 pub use comparison::Comparison;
 pub use error::Error;
+pub use lazy_model::{LazyModel, ModelSource};
 pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, Variant};
 pub use reporter::{Reporter, Silent};
 pub use results::{FisherFacts, Results, System};
-pub use session::{ModelSource, Session};
 pub use sweep::{Run, sweep};

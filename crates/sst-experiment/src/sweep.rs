@@ -3,7 +3,7 @@
 use crate::request::Request;
 use crate::results::{FisherFacts, Results, System};
 use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
-use crate::{AdapterRecipe, Comparison, Error, Recipe, Reporter, Session, Variant};
+use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
 use sst_adapter::Dtype;
 use sst_data::{DataFolder, Split};
 use sst_fim::FisherConfig;
@@ -29,10 +29,10 @@ pub struct Run {
 ///
 /// # Errors
 /// The first step's [`Error`] that fails; what was finished before it stays.
-pub fn sweep(session: &mut Session, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
-    let results = Results::new(recipe, session.input()?, &run.data);
+pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
+    let results = Results::new(recipe, base.input()?, &run.data);
     Sweep {
-        session,
+        base,
         recipe,
         run,
         reporter,
@@ -43,7 +43,7 @@ pub fn sweep(session: &mut Session, recipe: &Recipe, run: &Run, reporter: &mut d
 }
 
 struct Sweep<'a> {
-    session: &'a mut Session,
+    base: &'a mut LazyModel,
     recipe: &'a Recipe,
     run: &'a Run,
     reporter: &'a mut dyn Reporter,
@@ -85,14 +85,15 @@ impl Sweep<'_> {
     fn train(&mut self, name: &str, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
         let data = self.data(adapter)?;
         let mut step = TrainStep {
+            name: name.to_owned(),
             dataset: adapter.dataset,
             data,
             config: adapter.train.clone(),
             out: PathBuf::new(),
         };
-        let request = step::train_request(self.session, &step)?;
+        let request = step::train_request(self.base, &step)?;
         step.out = self.folder("adapters", name, &request);
-        step::train(self.session, &step, self.reporter)?;
+        step::train(self.base, &step, self.reporter)?;
         Ok(step.out)
     }
 
@@ -110,15 +111,16 @@ impl Sweep<'_> {
         let data = self.data(adapter)?;
         let folder = self.folders[name].clone();
         let mut step = FisherStep {
+            name: name.to_owned(),
             adapter: folder,
             dataset: adapter.dataset,
             data,
             config,
             out: PathBuf::new(),
         };
-        let request = step::fisher_request(self.session, &step)?;
+        let request = step::fisher_request(self.base, &step)?;
         step.out = self.folder("fisher", name, &request);
-        let estimate = step::fisher(self.session, &step, self.reporter)?;
+        let estimate = step::fisher(self.base, &step, self.reporter)?;
         Ok((step.out, estimate.meta.samples))
     }
 
@@ -202,9 +204,9 @@ impl Sweep<'_> {
                 }
             })
             .collect();
-        let request = step::evaluate_request(self.session, &step)?;
+        let request = step::evaluate_request(self.base, &step)?;
         step.out = self.folder("evaluations", &file_name, &request);
-        let evaluation = step::evaluate(self.session, &step, self.reporter)?;
+        let evaluation = step::evaluate(self.base, &step, self.reporter)?;
         system.scores = evaluation.scores;
         system.adapter = adapter.map(|path| self.relative(&path));
         system.evaluation = self.relative(&step.out);

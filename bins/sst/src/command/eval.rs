@@ -87,10 +87,11 @@ impl Eval {
             },
             None => Sampling::Greedy,
         };
-        let folder_name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+        let adapter_name = || self.adapter.as_deref().map(super::folder_name);
         let name = self
             .name
-            .or(self.adapter.as_ref().and_then(folder_name))
+            .clone()
+            .or_else(adapter_name)
             .unwrap_or_else(|| "base".to_owned());
         let step = EvaluateStep {
             name,
@@ -116,7 +117,7 @@ impl Eval {
             },
             out: self.out,
         };
-        let evaluation = evaluate(&mut options.session(self.model)?, &step, &mut *options.reporter())?;
+        let evaluation = evaluate(&mut options.base(self.model)?, &step, &mut *options.reporter())?;
         let lines: Vec<String> = evaluation
             .scores
             .iter()

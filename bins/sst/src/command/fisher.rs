@@ -58,6 +58,7 @@ enum EstimatorName {
 impl Fisher {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         let step = FisherStep {
+            name: super::folder_name(&self.adapter),
             adapter: self.adapter,
             dataset: self.dataset,
             data: super::data_file(self.data, self.dataset, Split::Train)?,
@@ -73,7 +74,7 @@ impl Fisher {
             },
             out: self.out,
         };
-        let estimate = fisher(&mut options.session(self.model)?, &step, &mut *options.reporter())?;
+        let estimate = fisher(&mut options.base(self.model)?, &step, &mut *options.reporter())?;
         let below = estimate.share_below(estimate.meta.ridge);
         let text = format!(
             "{}: {} entries from {} samples ({} tokens), {:.1} % below the ridge of {:e}",

@@ -12,7 +12,7 @@ pub enum Model {
 Examples:
   sst model fetch smollm2-135m-instruct --out .models/smollm2-135m-instruct
   sst model fetch Qwen/Qwen2.5-0.5B-Instruct --out .models/qwen2.5-0.5b
-  sst model fetch tiny-random --out /tmp/tiny
+  sst model fetch tiny-random --out .models/tiny-random
 
 The hub honours HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE.")]
     Fetch {

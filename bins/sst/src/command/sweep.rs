@@ -34,12 +34,7 @@ impl Sweep {
             out: self.out,
             command: super::command_line(),
         };
-        let results = sweep(
-            &mut options.session(self.model)?,
-            &recipe,
-            &run,
-            &mut *options.reporter(),
-        )?;
+        let results = sweep(&mut options.base(self.model)?, &recipe, &run, &mut *options.reporter())?;
         options.print(&results, &Comparison::of(&results).text())
     }
 }

@@ -74,6 +74,7 @@ pub struct Train {
 impl Train {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         let step = TrainStep {
+            name: super::folder_name(&self.out),
             dataset: self.dataset,
             data: super::data_file(self.data, self.dataset, Split::Train)?,
             config: TrainConfig {
@@ -94,7 +95,7 @@ impl Train {
             },
             out: self.out,
         };
-        let report = train(&mut options.session(self.model)?, &step, &mut *options.reporter())?;
+        let report = train(&mut options.base(self.model)?, &step, &mut *options.reporter())?;
         let text = format!(
             "{}: {} examples, {} steps, {} parameters, loss {:.4} -> {:.4}",
             step.out.display(),

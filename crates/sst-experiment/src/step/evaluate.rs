@@ -1,7 +1,7 @@
 //! Run an evaluation suite on the base model or on one adapter.
 
 use crate::request::Request;
-use crate::{Error, Reporter, Session};
+use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
 use sst_artefact::Input;
 use sst_data::DataFolder;
@@ -27,14 +27,14 @@ pub struct EvaluateStep {
 ///
 /// # Errors
 /// [`Error::Eval`], [`Error::Data`], [`Error::Adapter`], [`Error::Model`], [`Error::Taken`].
-pub fn evaluate(session: &mut Session, step: &EvaluateStep, reporter: &mut dyn Reporter) -> Result<Evaluation, Error> {
-    let request = request(session, step)?;
+pub fn evaluate(base: &mut LazyModel, step: &EvaluateStep, reporter: &mut dyn Reporter) -> Result<Evaluation, Error> {
+    let request = request(base, step)?;
     if request.is_done(&step.out)? {
         return Ok(Evaluation::load(&step.out)?);
     }
     let suite = suite(step)?;
     let adapter = step.adapter.as_ref().map(|path| Adapter::load(path)).transpose()?;
-    let model = session.model()?;
+    let model = base.model()?;
     if let Some(adapter) = &adapter {
         model.add_adapter(&step.name, adapter)?;
     }
@@ -70,14 +70,14 @@ fn suite(step: &EvaluateStep) -> Result<Suite, Error> {
     Ok(Suite::load(&DataFolder::open(&step.data)?, &step.config)?)
 }
 
-pub(crate) fn request(session: &mut Session, step: &EvaluateStep) -> Result<Request, Error> {
+pub(crate) fn request(base: &mut LazyModel, step: &EvaluateStep) -> Result<Request, Error> {
     let mut inputs = suite(step)?.inputs()?;
-    inputs.insert("model".to_owned(), session.input()?);
+    inputs.insert("model".to_owned(), base.input()?);
     if let Some(adapter) = &step.adapter {
         inputs.insert("adapter".to_owned(), Input::hash(adapter)?);
     }
     let config = serde_json::json!({
-        "name": step.name, "suite": step.config, "precision": session.source().precision,
+        "name": step.name, "suite": step.config, "precision": base.source().precision,
     });
     Ok(Request::new("evaluate", &config, inputs))
 }

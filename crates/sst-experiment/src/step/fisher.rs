@@ -1,7 +1,7 @@
 //! Measure Fisher information of an adapter's parameters, on the model with that adapter.
 
 use crate::request::Request;
-use crate::{Error, Reporter, Session};
+use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
 use sst_artefact::Input;
 use sst_data::Dataset;
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 /// What to measure, on which data, and where to.
 #[derive(Debug, Clone)]
 pub struct FisherStep {
+    /// The adapter's name in progress lines.
+    pub name: String,
     /// The adapter's folder.
     pub adapter: PathBuf,
     /// How to read the data.
@@ -28,18 +30,17 @@ pub struct FisherStep {
 ///
 /// # Errors
 /// [`Error::Fisher`], [`Error::Adapter`], [`Error::Data`], [`Error::Taken`].
-pub fn fisher(session: &mut Session, step: &FisherStep, reporter: &mut dyn Reporter) -> Result<DiagonalFisher, Error> {
+pub fn fisher(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter) -> Result<DiagonalFisher, Error> {
     const NAME: &str = "measured";
-    let request = request(session, step)?;
+    let request = request(base, step)?;
     if request.is_done(&step.out)? {
         return Ok(DiagonalFisher::load(&step.out)?);
     }
     let adapter = Adapter::load(&step.adapter)?;
     let examples = step.dataset.read(&step.data)?;
-    let model = session.model()?;
+    let model = base.model()?;
     model.add_adapter(NAME, &adapter)?;
-    let name = step.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    reporter.start(&format!("fisher {name} on {}", step.dataset), 0);
+    reporter.start(&format!("fisher {} on {}", step.name, step.dataset), 0);
     let estimate = diagonal_fisher(model, NAME, &examples, &step.config, &mut |p| {
         reporter.advance(p.done, p.total, "samples")
     });
@@ -57,14 +58,14 @@ pub fn fisher(session: &mut Session, step: &FisherStep, reporter: &mut dyn Repor
     Ok(estimate)
 }
 
-pub(crate) fn request(session: &mut Session, step: &FisherStep) -> Result<Request, Error> {
+pub(crate) fn request(base: &mut LazyModel, step: &FisherStep) -> Result<Request, Error> {
     let inputs = [
-        ("model".to_owned(), session.input()?),
+        ("model".to_owned(), base.input()?),
         ("adapter".to_owned(), Input::hash(&step.adapter)?),
         ("data".to_owned(), Input::hash(&step.data)?),
     ];
     let config = serde_json::json!({
-        "dataset": step.dataset, "fisher": step.config, "precision": session.source().precision,
+        "dataset": step.dataset, "fisher": step.config, "precision": base.source().precision,
     });
     Ok(Request::new("fisher", &config, inputs))
 }

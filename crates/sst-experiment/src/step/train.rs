@@ -1,7 +1,7 @@
 //! Train an adapter on the training split of a data set.
 
 use crate::request::Request;
-use crate::{Error, Reporter, Session};
+use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Dtype;
 use sst_artefact::{Input, Manifest};
 use sst_data::Dataset;
@@ -14,6 +14,8 @@ const CHECKPOINT: &str = "checkpoint.safetensors";
 /// What to train on, how, and where to.
 #[derive(Debug, Clone)]
 pub struct TrainStep {
+    /// The adapter's name in progress lines.
+    pub name: String,
     /// How to read the data.
     pub dataset: Dataset,
     /// The file of examples.
@@ -29,18 +31,17 @@ pub struct TrainStep {
 ///
 /// # Errors
 /// [`Error::Model`] for settings out of range or a loss that is not finite, [`Error::Data`], [`Error::Taken`].
-pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporter) -> Result<TrainReport, Error> {
+pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter) -> Result<TrainReport, Error> {
     let config = step.config.clone().check()?;
-    let request = request(session, step)?;
+    let request = request(base, step)?;
     if request.is_done(&step.out)? {
         return report(&step.out);
     }
     let examples = step.dataset.read(&step.data)?;
-    let base = session.source().folder.clone();
+    let folder = base.source().folder.clone();
     let checkpoint = step.out.join(CHECKPOINT);
-    let trainer = Trainer::new(session.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
-    let name = step.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    reporter.start(&format!("train {name} on {}", step.dataset), 0);
+    let trainer = Trainer::new(base.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
+    reporter.start(&format!("train {} on {}", step.name, step.dataset), 0);
     let (mut since, mut tokens) = (Instant::now(), 0);
     let (mut adapter, report) = trainer.run(&mut |p| {
         tokens += p.tokens;
@@ -50,7 +51,7 @@ pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporte
             (since, tokens) = (Instant::now(), 0);
         }
     })?;
-    adapter.config.base_model_name_or_path = Some(base.display().to_string());
+    adapter.config.base_model_name_or_path = Some(folder.display().to_string());
     adapter.save(&step.out, Dtype::F32)?;
     let mut manifest = Manifest::new("adapter", &step.config);
     manifest.inputs = request.inputs.clone();
@@ -67,13 +68,13 @@ pub fn train(session: &mut Session, step: &TrainStep, reporter: &mut dyn Reporte
     Ok(report)
 }
 
-pub(crate) fn request(session: &mut Session, step: &TrainStep) -> Result<Request, Error> {
+pub(crate) fn request(base: &mut LazyModel, step: &TrainStep) -> Result<Request, Error> {
     let inputs = [
-        ("model".to_owned(), session.input()?),
+        ("model".to_owned(), base.input()?),
         ("data".to_owned(), Input::hash(&step.data)?),
     ];
     let config = serde_json::json!({
-        "dataset": step.dataset, "train": step.config, "precision": session.source().precision,
+        "dataset": step.dataset, "train": step.config, "precision": base.source().precision,
     });
     Ok(Request::new("train", &config, inputs))
 }

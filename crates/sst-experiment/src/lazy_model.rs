@@ -20,13 +20,13 @@ pub struct ModelSource {
 
 /// A model source with what is known of it so far.
 #[derive(Debug)]
-pub struct Session {
+pub struct LazyModel {
     source: ModelSource,
     model: Option<LanguageModel>,
     input: Option<Input>,
 }
 
-impl Session {
+impl LazyModel {
     /// Nothing is read yet.
     pub fn new(source: ModelSource) -> Self {
         Self {
