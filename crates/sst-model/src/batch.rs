@@ -4,6 +4,9 @@ use crate::Error;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+/// Rows up to this long are alike: what padding costs among them is less than another pass.
+const SHORT: usize = 64;
+
 /// How much one forward pass may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchLimits {
@@ -38,14 +41,20 @@ impl BatchLimits {
     }
 
     /// Groups row numbers into batches, longest rows first; ties keep their order.
+    ///
+    /// A row less than half as long as the first of its batch begins a new one: a long row among short ones would cost as
+    /// much as a batch of long ones.
     pub fn plan(&self, lengths: &[usize]) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let mut longest = 0;
         for i in order {
+            let alike = 2 * lengths[i] >= longest || longest <= SHORT;
             match batches.last_mut() {
-                Some(batch) if batch.len() < self.rows && (batch.len() + 1) * longest <= self.tokens => batch.push(i),
+                Some(batch) if alike && batch.len() < self.rows && (batch.len() + 1) * longest <= self.tokens => {
+                    batch.push(i);
+                }
                 _ => {
                     longest = lengths[i];
                     batches.push(vec![i]);
@@ -109,6 +118,8 @@ mod tests {
         assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
         for batch in &plan {
             let longest = batch.iter().map(|&i| lengths[i]).max().unwrap();
+            let shortest = batch.iter().map(|&i| lengths[i]).min().unwrap();
+            assert!(2 * shortest >= longest || longest <= SHORT, "{batch:?}");
             assert!(
                 batch.len() <= 3 && (batch.len() == 1 || batch.len() * longest <= 100),
                 "{batch:?}"

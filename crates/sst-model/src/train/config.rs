@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// | `rslora` | scale by alpha / sqrt r instead | false |
 /// | `targets` | last path component of the linears that get an adapter | q, k, v, o |
 /// | `epochs` | passes over the examples | 3 |
-/// | `batch_size` | examples per forward and backward pass | 8 |
+/// | `batch_size` | examples per forward and backward pass at most; rows of very different length go in passes of their own | 8 |
 /// | `gradient_accumulation` | passes per optimizer step | 1 |
 /// | `learning_rate` | peak of the schedule | 5e-4 |
 /// | `warmup_ratio` | share of steps of linear warm-up; cosine decay to 0 follows | 0.05 |

@@ -4,6 +4,7 @@ use super::adamw::AdamW;
 use super::checkpoint;
 use super::config::CheckedTrainConfig;
 use crate::Error;
+use crate::batch::BatchLimits;
 use crate::counter::uniform;
 use crate::likelihood::Encoded;
 use crate::model::LanguageModel;
@@ -226,16 +227,21 @@ impl<'a> Trainer<'a> {
 
     /// Gradients of one optimizer step; returns its mean loss per response token and its number of tokens.
     fn accumulate(&self, members: &[usize]) -> Result<(f64, usize), Error> {
-        let mut rows: Vec<&Encoded> = members.iter().map(|&i| &self.encoded[i]).collect();
-        rows.sort_by_key(|row| row.ids.len()); // rows of a pass are then alike, and little is padding
+        let rows: Vec<&Encoded> = members.iter().map(|&i| &self.encoded[i]).collect();
         let scored: usize = rows.iter().map(|row| row.scored()).sum();
+        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        let limits = BatchLimits {
+            rows: self.config.get().batch_size,
+            tokens: self.model.limits().tokens,
+        };
         let mut total = 0.0;
-        for batch in rows.chunks(self.config.get().batch_size) {
-            let loss = self.model.token_losses(batch, &[NAME])?.losses.sum(Kind::Float) / scored as f64;
+        for batch in limits.plan(&lengths) {
+            let batch: Vec<&Encoded> = batch.into_iter().map(|i| rows[i]).collect();
+            let loss = self.model.token_losses(&batch, &[NAME])?.losses.sum(Kind::Float) / scored as f64;
             loss.f_backward()?;
             total += loss.double_value(&[]);
         }
-        Ok((total, rows.iter().map(|row| row.ids.len()).sum()))
+        Ok((total, lengths.iter().sum()))
     }
 }
 
