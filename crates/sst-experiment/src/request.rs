@@ -3,6 +3,7 @@
 
 use crate::Error;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sst_artefact::{Input, MANIFEST_FILE, Manifest};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,6 +67,15 @@ impl Request {
         manifest.facts[KEY] = self.value.clone();
         Ok(manifest.write(folder)?)
     }
+}
+
+/// What a finished result of kind `what` measured, kept under `key` in its manifest.
+pub(crate) fn fact<T: DeserializeOwned>(folder: &Path, key: &str, what: &'static str) -> Result<T, Error> {
+    let manifest = Manifest::read(folder)?;
+    serde_json::from_value(manifest.facts[key].clone()).map_err(|source| {
+        let path = folder.join(MANIFEST_FILE);
+        sst_artefact::Error::Json { what, path, source }.into()
+    })
 }
 
 /// The first key in which two requests differ, with both values.

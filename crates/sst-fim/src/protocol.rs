@@ -39,7 +39,7 @@ impl Protocol {
     ) -> Result<Option<Encoded>, Error> {
         match self {
             Self::Response => {
-                let encoded = model.encode_response(example, usize::MAX)?;
+                let encoded = model.encode_response(example)?;
                 Ok((encoded.ids.len() <= max_tokens).then_some(encoded))
             }
             Self::LegacyPrompt => Ok(Some(model.encode_prompt_only(example, LEGACY_TOKENS.min(max_tokens))?)),

@@ -46,7 +46,7 @@ fn gradients(model: &mut LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
         .iter()
         .map(|example| {
             let row = match protocol {
-                Protocol::Response => model.encode_response(example, 1024).unwrap(),
+                Protocol::Response => model.encode_response(example).unwrap(),
                 Protocol::LegacyPrompt => model.encode_prompt_only(example, 512).unwrap(),
             };
             let losses = model.token_losses(&[&row], &["a"]).unwrap();
@@ -118,7 +118,7 @@ fn the_artefact_says_what_it_is_and_samples_are_nested() {
     assert_eq!(few.layout, adapter.layout());
     let tokens: usize = sst_data::sample(&examples(), 4, 3)
         .iter()
-        .map(|e| model.encode_response(e, 1024).unwrap().scored())
+        .map(|e| model.encode_response(e).unwrap().scored())
         .sum();
     assert_eq!(few.meta.tokens, tokens as u64);
     assert_eq!(

@@ -71,21 +71,14 @@ impl LanguageModel {
     /// Tokens of `example` with its response scored, the end of turn included.
     ///
     /// # Errors
-    /// [`Error::Example`] when prompt and response together pass `max_tokens`; [`Error::Tokenizer`].
-    pub fn encode_response(&self, example: &Example, max_tokens: usize) -> Result<Encoded, Error> {
+    /// [`Error::Example`] when prompt or response has no token; [`Error::Tokenizer`].
+    pub fn encode_response(&self, example: &Example) -> Result<Encoded, Error> {
         let (prompt, response) = self.tokenizer.encode_example(&example.prompt, &example.response)?;
         let encoded = Encoded {
             id: example.id.clone(),
             scored_from: prompt.len(),
             ids: [prompt, response].concat(),
         };
-        if encoded.ids.len() > max_tokens {
-            let reason = format!("{} tokens, more than the {max_tokens} allowed", encoded.ids.len());
-            return Err(Error::Example {
-                id: example.id.clone(),
-                reason,
-            });
-        }
         if encoded.scored_from == 0 || encoded.scored() == 0 {
             let reason = "prompt and response must both have at least one token".into();
             return Err(Error::Example {

@@ -1,12 +1,12 @@
 //! Merge adapters by a strategy and write the result as a PEFT folder.
 
 use crate::Error;
-use crate::request::Request;
+use crate::request::{Request, fact};
 use sst_adapter::{Adapter, Dtype};
-use sst_artefact::{Input, Manifest};
+use sst_artefact::Input;
 use sst_merge::{Diagnostics, MergeInputs, MergeRecord, StrategyConfig, write_merged};
 use sst_subspace::Basis;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Which adapters, which strategy, and where to.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
     let strategy = step.strategy.clone().check()?;
     let request = request(step)?;
     if request.is_done(&step.out)? {
-        return diagnostics(&step.out);
+        return fact(&step.out, "diagnostics", "manifest of a merged adapter");
     }
     let utilities = step
         .utility
@@ -77,18 +77,4 @@ pub(crate) fn request(step: &MergeStep) -> Result<Request, Error> {
         "strategy": step.strategy, "control_seed": step.seed, "dtype": step.dtype,
     });
     Ok(Request::new("merge", &config, inputs))
-}
-
-/// The diagnostics of a finished merge.
-fn diagnostics(folder: &Path) -> Result<Diagnostics, Error> {
-    let manifest = Manifest::read(folder)?;
-    serde_json::from_value(manifest.facts["diagnostics"].clone()).map_err(|source| {
-        let path = folder.join(sst_artefact::MANIFEST_FILE);
-        sst_artefact::Error::Json {
-            what: "manifest of a merged adapter",
-            path,
-            source,
-        }
-        .into()
-    })
 }

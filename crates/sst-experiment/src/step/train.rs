@@ -1,12 +1,12 @@
 //! Train an adapter on the training split of a data set.
 
-use crate::request::Request;
+use crate::request::{Request, fact};
 use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Dtype;
 use sst_artefact::{Input, Manifest};
 use sst_data::Dataset;
 use sst_model::{TrainConfig, TrainReport, Trainer};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -35,7 +35,7 @@ pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter
     let config = step.config.clone().check()?;
     let request = request(base, step)?;
     if request.is_done(&step.out)? {
-        return report(&step.out);
+        return fact(&step.out, "report", "manifest of a trained adapter");
     }
     let examples = step.dataset.read(&step.data)?;
     let folder = base.source().folder.clone();
@@ -77,18 +77,4 @@ pub(crate) fn request(base: &mut LazyModel, step: &TrainStep) -> Result<Request,
         "dataset": step.dataset, "train": step.config, "precision": base.source().precision,
     });
     Ok(Request::new("train", &config, inputs))
-}
-
-/// The report of a finished run.
-fn report(folder: &Path) -> Result<TrainReport, Error> {
-    let manifest = Manifest::read(folder)?;
-    serde_json::from_value(manifest.facts["report"].clone()).map_err(|source| {
-        let path = folder.join(sst_artefact::MANIFEST_FILE);
-        sst_artefact::Error::Json {
-            what: "manifest of a trained adapter",
-            path,
-            source,
-        }
-        .into()
-    })
 }

@@ -83,7 +83,7 @@ impl<'a> Trainer<'a> {
         let mut encoded = Vec::with_capacity(examples.len());
         let mut too_long = 0;
         for example in examples {
-            match model.encode_response(example, usize::MAX)? {
+            match model.encode_response(example)? {
                 row if row.ids.len() > limit => too_long += 1,
                 row => encoded.push(row),
             }
