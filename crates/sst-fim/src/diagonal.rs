@@ -8,7 +8,7 @@
 use crate::{Error, Protocol};
 use serde::{Deserialize, Serialize};
 use sst_data::Example;
-use sst_model::{Encoded, LanguageModel, ModuleGradients, floats};
+use sst_model::{Encoded, Labels, LanguageModel, Objective, TokenWeight, floats};
 use sst_subspace::{DiagonalFisher, Estimator, FisherMeta};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -70,10 +70,7 @@ pub fn diagonal_fisher(
     progress: &mut dyn FnMut(FisherProgress),
 ) -> Result<DiagonalFisher, Error> {
     let rows = encode(model, examples, config)?;
-    model.set_requires_grad(adapter, true)?;
-    let moments = moments(model, adapter, &rows, progress);
-    model.set_requires_grad(adapter, false)?;
-    let moments = moments?;
+    let moments = moments(model, adapter, &rows, progress)?;
     let n = rows.len() as f64;
     let layout = model.adapter(adapter)?.download()?.layout();
     let mut values = Vec::with_capacity(layout.len());
@@ -153,10 +150,16 @@ fn moments(
     let mut done = 0;
     for batch in model.limits().plan(&lengths) {
         let batch: Vec<&Encoded> = batch.iter().map(|&i| &rows[i]).collect();
-        let (losses, trace) = model.traced_losses(&batch, &[adapter])?;
-        trace.backward(&losses.sum_of_row_means(), |module: ModuleGradients| {
-            add(&mut moments, format!("{}.lora_A", module.path), &module.a);
-            add(&mut moments, format!("{}.lora_B", module.path), &module.b);
+        let objective = Objective {
+            adapters: &[adapter],
+            labels: Labels::Given,
+            weight: TokenWeight::RowMean,
+        };
+        model.backward(&batch, &objective, &|_| true, &mut |reading| {
+            for module in reading.per_sample(0) {
+                add(&mut moments, format!("{}.lora_A", module.path), &module.a);
+                add(&mut moments, format!("{}.lora_B", module.path), &module.b);
+            }
             Ok::<(), Error>(())
         })?;
         done += batch.len();

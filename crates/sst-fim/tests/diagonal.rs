@@ -4,7 +4,11 @@
 use sst_adapter::Adapter;
 use sst_data::{Example, Prompt};
 use sst_fim::{Error, FisherConfig, Protocol, diagonal_fisher};
-use sst_model::{BatchLimits, DeviceChoice, LanguageModel, Precision, TrainConfig, Trainer, floats, write_tiny_model};
+use sst_model::{
+    BatchLimits, DeviceChoice, Labels, LanguageModel, Objective, Precision, TokenWeight, TrainConfig, Trainer, floats,
+    write_tiny_model,
+};
+use std::collections::BTreeMap;
 use sst_subspace::{DiagonalFisher, Estimator};
 use tempfile::TempDir;
 
@@ -39,31 +43,30 @@ fn estimate(model: &mut LanguageModel, config: &FisherConfig) -> DiagonalFisher 
     diagonal_fisher(model, "a", &examples(), config, &mut |_| ()).unwrap()
 }
 
-/// Every sample's gradient by ordinary backward on its own mean loss, no trace involved.
-fn gradients(model: &mut LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
-    model.set_requires_grad("a", true).unwrap();
-    let all = examples()
-        .iter()
-        .map(|example| {
-            let row = match protocol {
-                Protocol::Response => model.encode_response(example).unwrap(),
-                Protocol::LegacyPrompt => model.encode_prompt_only(example, 512).unwrap(),
-            };
-            let losses = model.token_losses(&[&row], &["a"]).unwrap();
-            losses.losses.mean(tch::Kind::Float).backward();
-            let lora = model.adapter("a").unwrap();
-            let gradient: Vec<f64> = lora
-                .gradients()
-                .into_iter()
-                .flat_map(|(_, g)| floats(&g))
-                .map(f64::from)
-                .collect();
-            lora.zero_gradients();
-            gradient
-        })
-        .collect();
-    model.set_requires_grad("a", false).unwrap();
-    all
+/// Every sample's gradient from a pass of its own.
+fn gradients(model: &LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
+    let objective = Objective {
+        adapters: &["a"],
+        labels: Labels::Given,
+        weight: TokenWeight::RowMean,
+    };
+    let of_example = |example: &Example| {
+        let row = match protocol {
+            Protocol::Response => model.encode_response(example).unwrap(),
+            Protocol::LegacyPrompt => model.encode_prompt_only(example, 512).unwrap(),
+        };
+        let mut modules = BTreeMap::new();
+        model
+            .backward(&[&row], &objective, &|_| true, &mut |reading| {
+                for of in reading.summed(0) {
+                    modules.insert(of.path, [floats(&of.a), floats(&of.b)].concat());
+                }
+                Ok::<(), sst_model::Error>(())
+            })
+            .unwrap();
+        modules.into_values().flatten().map(f64::from).collect()
+    };
+    examples().iter().map(of_example).collect()
 }
 
 fn close(estimate: &DiagonalFisher, expected: &[f64]) {
@@ -84,7 +87,7 @@ fn both_estimators_follow_their_definitions() {
     // Small batches, so that several of different shape are summed.
     model.set_limits(BatchLimits { rows: 3, tokens: 400 }).unwrap();
     for protocol in [Protocol::Response, Protocol::LegacyPrompt] {
-        let all = gradients(&mut model, protocol);
+        let all = gradients(&model, protocol);
         let n = all.len() as f64;
         let mean = |f: &dyn Fn(&Vec<f64>, usize) -> f64| -> Vec<f64> {
             (0..all[0].len())

@@ -4,7 +4,9 @@
 
 use serde::Deserialize;
 use sst_adapter::{Adapter, LoraConfig, ModulePath};
-use sst_model::{DeviceChoice, Encoded, LanguageModel, Precision, floats, uniform, write_tiny_model};
+use sst_model::{
+    DeviceChoice, Encoded, Labels, LanguageModel, Objective, Precision, TokenWeight, floats, uniform, write_tiny_model,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tempfile::TempDir;
@@ -129,15 +131,42 @@ fn encoded(golden: &Golden) -> Vec<Encoded> {
 #[test]
 fn a_batch_gives_every_sample_its_own_gradient() {
     let golden: Golden = read("gradients.json");
-    let (_dir, mut model) = model(&golden);
+    let (_dir, model) = model(&golden);
     let rows = encoded(&golden);
     let batch: Vec<&Encoded> = rows.iter().collect();
     assert!(
         rows.iter().any(|r| r.ids.len() != rows[0].ids.len()),
         "the samples must differ in length"
     );
-    model.set_requires_grad("golden", true).unwrap();
-    let (losses, trace) = model.traced_losses(&batch, &["golden"]).unwrap();
+    let objective = Objective {
+        adapters: &["golden"],
+        labels: Labels::Given,
+        weight: TokenWeight::RowMean,
+    };
+    let mut compared = 0;
+    let report = model
+        .backward(&batch, &objective, &|_| true, &mut |reading| {
+            for module in reading.per_sample(0) {
+                for (factor, gradients) in [("lora_A", &module.a), ("lora_B", &module.b)] {
+                    let name = format!("base_model.model.{}.{factor}.weight", module.path);
+                    for (i, sample) in golden.samples.iter().enumerate() {
+                        let expected = &sample.gradients[&name];
+                        let scale = expected.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+                        for (a, b) in floats(&gradients.get(i as i64)).iter().zip(expected) {
+                            // f32 sums over at most 20 tokens and two layers.
+                            assert!(
+                                (f64::from(*a) - b).abs() <= 1e-5 * scale + 1e-9,
+                                "{name}: {a} instead of {b}"
+                            );
+                        }
+                        compared += expected.len();
+                    }
+                }
+            }
+            Ok::<(), sst_model::Error>(())
+        })
+        .unwrap();
+    let losses = report.losses;
     for ((sum, n), sample) in losses.row_sums().iter().zip(&losses.counts).zip(&golden.samples) {
         assert!(
             (sum / *n as f64 - sample.loss).abs() < 1e-5 * sample.loss,
@@ -145,27 +174,6 @@ fn a_batch_gives_every_sample_its_own_gradient() {
             sample.loss
         );
     }
-    let mut compared = 0;
-    trace
-        .backward(&losses.sum_of_row_means(), |module| {
-            for (factor, gradients) in [("lora_A", &module.a), ("lora_B", &module.b)] {
-                let name = format!("base_model.model.{}.{factor}.weight", module.path);
-                for (i, sample) in golden.samples.iter().enumerate() {
-                    let expected = &sample.gradients[&name];
-                    let scale = expected.iter().fold(0.0f64, |m, g| m.max(g.abs()));
-                    for (a, b) in floats(&gradients.get(i as i64)).iter().zip(expected) {
-                        // f32 sums over at most 20 tokens and two layers.
-                        assert!(
-                            (f64::from(*a) - b).abs() <= 1e-5 * scale + 1e-9,
-                            "{name}: {a} instead of {b}"
-                        );
-                    }
-                    compared += expected.len();
-                }
-            }
-            Ok::<(), tch::TchError>(())
-        })
-        .unwrap();
     let entries: usize = golden.shapes.values().map(|[rows, cols]| rows * cols).sum();
     assert_eq!(compared, entries * golden.samples.len());
 }

@@ -3,17 +3,39 @@
 //! Every linear is addressed by its Hugging Face path (`model.layers.3.self_attn.q_proj`), which is also how LoRA
 //! adapters name what they change.
 
+mod attention;
+mod norm;
+mod projection;
+mod tape;
+
+pub(crate) use tape::Tape;
+pub use tape::{FactorGradients, LinearGradient, LoraGradient, Reading};
+
 use crate::Error;
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::lora::Lora;
 use crate::mask::Mask;
-use crate::rope::{Rope, rotate};
-use crate::trace::Trace;
+use crate::rope::{Rope, Rotation};
 use crate::weights::Weights;
+use attention::{Attended, attend};
+use norm::RmsNorm;
+use projection::{Part, Projection};
 use sst_adapter::ModulePath;
 use std::path::Path;
+use tape::LayerTape;
 use tch::{Device, Kind, Tensor};
+
+/// Rows of the head's output computed at once.
+const HEAD_ROWS: i64 = 128;
+
+/// What the rows of the head's output are compared with.
+pub(crate) enum Targets {
+    /// Token numbers, int64 [n].
+    Given(Tensor),
+    /// Numbers in [0, 1), f32 [n, 1], that pick a token of the row's own distribution.
+    Sampled(Tensor),
+}
 
 /// A Llama-family decoder with its weights on one device.
 #[derive(Debug)]
@@ -21,70 +43,19 @@ pub struct Decoder {
     config: ModelConfig,
     embedding: Tensor, // [vocab, d_model]
     layers: Vec<Layer>,
-    norm: Tensor, // [d_model]
+    norm: RmsNorm,
     head: Tensor, // [vocab, d_model]; the embedding where tied
     rope: Rope,
 }
 
 #[derive(Debug)]
 struct Layer {
-    input_norm: Tensor, // [d_model]
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
-    post_norm: Tensor, // [d_model]
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-#[derive(Debug)]
-struct Linear {
-    path: ModulePath,
-    weight: Tensor,       // [d_out, d_in]
-    bias: Option<Tensor>, // [d_out]
-}
-
-/// What one forward pass carries besides its tokens: the adapters on top of the base weights, and a recorder.
-#[derive(Default)]
-pub(crate) struct Pass<'a> {
-    /// Adapters whose updates are added to the base weights.
-    pub stack: &'a [&'a Lora],
-    /// Records what per-sample gradients of the last adapter of the stack need.
-    pub trace: Option<&'a mut Trace>,
-}
-
-impl Linear {
-    fn load(weights: &Weights, path: String, d_out: usize, d_in: usize, bias: bool) -> Result<Self, Error> {
-        Ok(Self {
-            weight: weights.take(&format!("{path}.weight"), &[d_out, d_in])?,
-            bias: if bias {
-                Some(weights.take(&format!("{path}.bias"), &[d_out])?)
-            } else {
-                None
-            },
-            path: ModulePath::new(path),
-        })
-    }
-
-    /// x: [.., d_in] -> [.., d_out].
-    fn apply(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
-        let mut y = x.linear(&self.weight, self.bias.as_ref());
-        for (at, lora) in pass.stack.iter().enumerate() {
-            let Some(factors) = lora.get(&self.path) else { continue };
-            let kind = x.kind();
-            let h = x.matmul(&factors.a.to_kind(kind).tr()); // [.., r]
-            let update = (&h * factors.scale).matmul(&factors.b.to_kind(kind).tr()); // [.., d_out]
-            y = &update + y;
-            if at + 1 == pass.stack.len()
-                && let Some(trace) = &mut pass.trace
-            {
-                trace.record(&self.path, factors.scale, x, h, update);
-            }
-        }
-        y
-    }
+    input_norm: RmsNorm,
+    qkv: Projection,
+    o: Projection,
+    post_norm: RmsNorm,
+    gate_up: Projection,
+    down: Projection,
 }
 
 impl Decoder {
@@ -105,7 +76,7 @@ impl Decoder {
         let layers = (0..config.layers)
             .map(|n| Layer::load(&weights, &config, n))
             .collect::<Result<_, _>>()?;
-        let norm = weights.take("model.norm.weight", &[d])?;
+        let norm = RmsNorm::load(&weights, "model.norm.weight", d, config.rms_norm_eps)?;
         let rope = Rope::new(&config, device);
         Ok(Self {
             config,
@@ -131,109 +102,279 @@ impl Decoder {
 
     /// (d_out, d_in) of the linear at `path`.
     pub(crate) fn linear_shape(&self, path: &str) -> Option<(usize, usize)> {
-        self.linears().find(|l| l.path.as_str() == path).map(|l| {
-            let size = l.weight.size();
-            (size[0] as usize, size[1] as usize)
-        })
+        self.linears()
+            .find(|(_, part)| part.path.as_str() == path)
+            .map(|(projection, part)| (part.d_out as usize, projection.d_in() as usize))
     }
 
     /// Paths of all linears whose last component is one of `targets` (`q_proj`, ...), in model order.
     pub(crate) fn modules(&self, targets: &[String]) -> Vec<ModulePath> {
         let named = |path: &str| targets.iter().any(|t| path.rsplit('.').next() == Some(t.as_str()));
         self.linears()
-            .map(|l| &l.path)
+            .map(|(_, part)| &part.path)
             .filter(|p| named(p.as_str()))
             .cloned()
             .collect()
     }
 
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
+    fn linears(&self) -> impl Iterator<Item = (&Projection, &Part)> {
         self.layers
             .iter()
-            .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
+            .flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down])
+            .flat_map(|projection| projection.parts().iter().map(move |part| (projection, part)))
     }
 
-    /// Last hidden states, after the final norm: [batch, seq, d_model].
+    /// Last hidden states, before the final norm: [batch * seq, d_model].
     ///
     /// `ids` are [batch, seq] token numbers, `mask` says which keys each of them may see and where it stands, `cache`
     /// holds the keys and values of earlier tokens and takes those of these.
-    pub(crate) fn hidden(&self, ids: &Tensor, mask: &Mask, mut cache: Option<&mut KvCache>, pass: &mut Pass) -> Tensor {
-        let rope = self.rope.at(mask.positions(), self.kind());
-        let mut x = Tensor::embedding(&self.embedding, ids, -1, false, false);
-        for (n, layer) in self.layers.iter().enumerate() {
-            let normed = self.rms_norm(&x, &layer.input_norm);
-            // Sums make new tensors: the backward pass needs the old ones as they were.
-            x = self.attention(n, layer, &normed, mask, &rope, cache.as_deref_mut(), pass) + x;
-            let normed = self.rms_norm(&x, &layer.post_norm);
-            let gated = layer.gate.apply(&normed, pass).silu() * layer.up.apply(&normed, pass);
-            x = layer.down.apply(&gated, pass) + x;
-        }
-        if let Some(cache) = cache {
-            cache.advance(ids.size()[1]);
-        }
-        self.rms_norm(&x, &self.norm)
+    pub(crate) fn hidden(&self, ids: &Tensor, mask: &Mask, cache: Option<&mut KvCache>, stack: &[&Lora]) -> Tensor {
+        self.forward(ids, mask, cache, stack, None).0
     }
 
-    /// Logits of hidden states [.., d_model], as f32 [.., vocab].
-    pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(&self.head, None::<&Tensor>).to_kind(Kind::Float)
-    }
-
-    /// x / sqrt(mean(x^2) + eps) * weight over the last axis, the mean in f32 (Zhang & Sennrich 2019).
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        let wide = x.to_kind(Kind::Float);
-        let mean = wide.square().mean_dim(-1, true, Kind::Float);
-        let scale = (mean + self.config.rms_norm_eps).rsqrt();
-        (wide * scale).to_kind(x.kind()) * weight
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn attention(
-        &self,
-        n: usize,
-        layer: &Layer,
-        x: &Tensor,
-        mask: &Mask,
-        rope: &(Tensor, Tensor),
-        cache: Option<&mut KvCache>,
-        pass: &mut Pass,
-    ) -> Tensor {
-        let size = x.size();
-        let (batch, seq) = (size[0], size[1]);
-        let (heads, kv, hd) = (
-            self.config.heads as i64,
-            self.config.kv_heads as i64,
-            self.config.head_dim as i64,
-        );
-        let split = |t: Tensor, h: i64| t.view([batch, seq, h, hd]).transpose(1, 2); // [batch, h, seq, hd]
-        let q = rotate(&split(layer.q.apply(x, pass), heads), rope);
-        let mut k = rotate(&split(layer.k.apply(x, pass), kv), rope);
-        let mut v = split(layer.v.apply(x, pass), kv);
-        if let Some(cache) = cache {
-            (k, v) = cache.extend(n, &k, &v);
-        }
-        let groups = heads / kv;
-        let (q, k, v) = if groups == 1 {
-            (q, k, v)
-        } else if seq == 1 {
-            // The query heads of a group are as many queries on one key head: nothing is copied.
-            (q.reshape([batch, kv, groups, hd]), k, v)
-        } else {
-            let keys = k.size()[2];
-            let spread = |t: &Tensor| {
-                t.unsqueeze(2)
-                    .expand([batch, kv, groups, keys, hd], false)
-                    .reshape([batch, heads, keys, hd])
-            };
-            (q, spread(&k), spread(&v))
+    /// As [`Decoder::hidden`] without a cache, keeping what [`Decoder::backward`] needs.
+    pub(crate) fn traced(&self, ids: &Tensor, mask: &Mask, stack: &[&Lora]) -> (Tensor, Tape) {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let (hidden, rotation) = self.forward(ids, mask, None, stack, Some(&mut layers));
+        let (batch, seq) = (ids.size()[0], ids.size()[1]);
+        let tape = Tape {
+            layers,
+            rotation,
+            batch,
+            seq,
         };
-        let out =
-            Tensor::scaled_dot_product_attention(&q, &k, &v, mask.bias(), 0.0, mask.is_causal(), None::<f64>, false);
-        let out = out
-            .reshape([batch, heads, seq, hd])
-            .transpose(1, 2)
-            .reshape([batch, seq, heads * hd]);
-        layer.o.apply(&out, pass)
+        (hidden, tape)
+    }
+
+    fn forward(
+        &self,
+        ids: &Tensor,
+        mask: &Mask,
+        mut cache: Option<&mut KvCache>,
+        stack: &[&Lora],
+        mut tape: Option<&mut Vec<LayerTape>>,
+    ) -> (Tensor, Rotation) {
+        let _guard = tch::no_grad_guard();
+        let (batch, seq) = (ids.size()[0], ids.size()[1]);
+        let (heads, kv, hd) = self.head_counts();
+        let rotation = self.rope.at(mask.positions(), self.kind());
+        let mut x = Tensor::embedding(&self.embedding, &ids.flatten(0, 1), -1, false, false);
+        for (n, layer) in self.layers.iter().enumerate() {
+            let x_scale = layer.input_norm.scale(&x);
+            let qkv = layer.qkv.apply(&layer.input_norm.apply(&x, &x_scale), stack);
+            let split = qkv.y.view([batch, seq, heads + 2 * kv, hd]);
+            let turned = rotation.apply(&split.narrow(2, 0, heads + kv));
+            let q = turned.narrow(2, 0, heads).transpose(1, 2); // [batch, heads, seq, head_dim]
+            let mut k = turned.narrow(2, heads, kv).transpose(1, 2);
+            // A copy, so that keeping the values does not keep the whole projection.
+            let mut v = split.narrow(2, heads + kv, kv).contiguous().transpose(1, 2);
+            if let Some(cache) = cache.as_deref_mut() {
+                (k, v) = cache.extend(n, &k, &v);
+            }
+            let attended = tape.is_some().then(|| Attended::new(&q, &k, &v, mask));
+            let mixed = attended.as_ref().map_or_else(|| attend(&q, &k, &v, mask), Attended::out);
+            let mut o = layer.o.apply(&joined_heads(&mixed), stack);
+            let y = o.y.g_add_(&x);
+            let y_scale = layer.post_norm.scale(&y);
+            let gate_up = layer.gate_up.apply(&layer.post_norm.apply(&y, &y_scale), stack);
+            let mut down = layer.down.apply(&gated(&gate_up.y), stack);
+            let next = down.y.g_add_(&y);
+            let x = std::mem::replace(&mut x, next);
+            if let (Some(tape), Some(attended)) = (tape.as_deref_mut(), attended) {
+                tape.push(LayerTape {
+                    x,
+                    x_scale,
+                    qkv_h: qkv.h,
+                    attended,
+                    o_h: o.h,
+                    y,
+                    y_scale,
+                    gate_up: gate_up.y,
+                    gate_up_h: gate_up.h,
+                    down_h: down.h,
+                });
+            }
+        }
+        if let Some(cache) = cache {
+            cache.advance(seq);
+        }
+        (x, rotation)
+    }
+
+    /// Walks back from `gradient`, the gradient at the hidden states ([batch * seq, d_model]), and shows every input whose
+    /// linears are among `wanted`, from the last layer to the first.
+    ///
+    /// # Errors
+    /// What libtorch says, most often for want of memory, or what `show` returns.
+    pub(crate) fn backward<E: From<Error>>(
+        &self,
+        mut tape: Tape,
+        gradient: Tensor,
+        stack: &[&Lora],
+        wanted: &dyn Fn(&ModulePath) -> bool,
+        show: &mut dyn FnMut(Reading) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _guard = tch::no_grad_guard();
+        let (heads, kv, hd) = self.head_counts();
+        let (batch, seq) = (tape.batch, tape.seq);
+        let is_wanted = |p: &Projection| p.parts().iter().any(|part| wanted(&part.path));
+        let needs = |l: &Layer| [&l.qkv, &l.o, &l.gate_up, &l.down].into_iter().any(is_wanted);
+        // Nothing is asked of the layers below this one.
+        let Some(lowest) = self.layers.iter().position(needs) else {
+            return Ok(());
+        };
+        let mut gradient = gradient;
+        while let Some(at) = tape.layers.pop() {
+            let n = tape.layers.len();
+            let layer = &self.layers[n];
+            let mut visit = |projection: &Projection, input: &dyn Fn() -> Tensor, d: &Tensor, h: Vec<Tensor>, g: &[Tensor]| {
+                if is_wanted(projection) {
+                    show(reading(projection, (batch, seq), &input(), d, h, g, stack, wanted))
+                } else {
+                    Ok(())
+                }
+            };
+
+            let g = layer.down.lora_gradients(&gradient, stack);
+            visit(&layer.down, &|| gated(&at.gate_up), &gradient, at.down_h, &g)?;
+            let d_gated = layer.down.input_gradient(&gradient, &g, stack);
+            let d_gate_up = gated_backward(&at.gate_up, d_gated);
+            drop(at.gate_up);
+            let g = layer.gate_up.lora_gradients(&d_gate_up, stack);
+            let normed = || layer.post_norm.apply(&at.y, &at.y_scale);
+            visit(&layer.gate_up, &normed, &d_gate_up, at.gate_up_h, &g)?;
+            let d_normed = layer.gate_up.input_gradient(&d_gate_up, &g, stack);
+            drop(d_gate_up);
+            let mut d_y = layer.post_norm.backward(&d_normed, &at.y, &at.y_scale);
+            let d_y = d_y.g_add_(&gradient);
+
+            let mixed = at.attended.out();
+            let g = layer.o.lora_gradients(&d_y, stack);
+            visit(&layer.o, &|| joined_heads(&mixed), &d_y, at.o_h, &g)?;
+            let d_mixed = layer.o.input_gradient(&d_y, &g, stack);
+            let d_mixed = d_mixed.view([batch, seq, heads, hd]).transpose(1, 2);
+            let [d_q, d_k, d_v] = at.attended.backward(&d_mixed).map_err(Error::from)?;
+            let d_qkv = Tensor::empty([batch * seq, (heads + 2 * kv) * hd], (d_q.kind(), d_q.device()));
+            let split = d_qkv.view([batch, seq, heads + 2 * kv, hd]);
+            for (d, from, count) in [(&d_q, 0, heads), (&d_k, heads, kv)] {
+                tape.rotation.invert_into(&d.transpose(1, 2), &split.narrow(2, from, count));
+            }
+            split.narrow(2, heads + kv, kv).copy_(&d_v.transpose(1, 2));
+            let g = layer.qkv.lora_gradients(&d_qkv, stack);
+            let normed = || layer.input_norm.apply(&at.x, &at.x_scale);
+            visit(&layer.qkv, &normed, &d_qkv, at.qkv_h, &g)?;
+            if n == lowest {
+                break;
+            }
+            let d_normed = layer.qkv.input_gradient(&d_qkv, &g, stack);
+            gradient = layer.input_norm.backward(&d_normed, &at.x, &at.x_scale).g_add_(&d_y);
+        }
+        Ok(())
+    }
+
+    /// Losses of hidden states [n, d_model], before the final norm, and the gradient of their weighted sum: -log p of each
+    /// row's target, f32 [n], and [n, d_model], with `weights` f32 [n].
+    pub(crate) fn loss_gradient(&self, hidden: &Tensor, targets: &Targets, weights: &Tensor) -> (Tensor, Tensor) {
+        let _guard = tch::no_grad_guard();
+        let scale = self.norm.scale(hidden);
+        let normed = self.norm.apply(hidden, &scale);
+        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+        let n = hidden.size()[0];
+        for from in (0..n).step_by(HEAD_ROWS as usize) {
+            let rows = HEAD_ROWS.min(n - from);
+            let logits = normed.narrow(0, from, rows).linear(&self.head, None::<&Tensor>);
+            let mut log_p = logits.log_softmax(-1, Kind::Float);
+            drop(logits);
+            let target = match targets {
+                Targets::Given(targets) => targets.narrow(0, from, rows).unsqueeze(1),
+                Targets::Sampled(draws) => sampled(&log_p, &draws.narrow(0, from, rows)),
+            };
+            losses.push(log_p.gather(1, &target, false).squeeze_dim(1).neg());
+            // d(-log p_target) / d logits = p - onehot(target)
+            let mut d = log_p.exp_();
+            let _ = d.scatter_add_(1, &target, &Tensor::full(target.size(), -1.0, (Kind::Float, d.device())));
+            let weight = weights.narrow(0, from, rows).unsqueeze(1);
+            gradients.push((d.to_kind(self.kind()).matmul(&self.head) * weight).to_kind(self.kind()));
+        }
+        let gradient = self.norm.backward(&Tensor::cat(&gradients, 0), hidden, &scale);
+        (Tensor::cat(&losses, 0), gradient)
+    }
+
+    /// Logits of hidden states [n, d_model], before the final norm, as f32 [n, vocab].
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let normed = self.norm.apply(hidden, &self.norm.scale(hidden));
+        normed.linear(&self.head, None::<&Tensor>).to_kind(Kind::Float)
+    }
+
+    /// Query heads, key-value heads, head width.
+    fn head_counts(&self) -> (i64, i64, i64) {
+        let config = &self.config;
+        (config.heads as i64, config.kv_heads as i64, config.head_dim as i64)
+    }
+}
+
+/// The first token at which the cumulated probability exceeds the draw: int64 [n, 1], from log p [n, vocab].
+fn sampled(log_p: &Tensor, draws: &Tensor) -> Tensor {
+    let below = log_p.exp().cumsum(-1, Kind::Float).le_tensor(draws);
+    let last = log_p.size()[1] - 1;
+    // Rounding may leave the whole sum below the draw.
+    below.sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64).clamp_max(last)
+}
+
+/// silu(gate) * up, from [tokens, 2 d_ff] to [tokens, d_ff].
+fn gated(gate_up: &Tensor) -> Tensor {
+    let halves = gate_up.chunk(2, 1);
+    halves[0].silu().g_mul_(&halves[1])
+}
+
+/// The gradient at gate and up, [tokens, 2 d_ff], given the one at silu(gate) * up.
+fn gated_backward(gate_up: &Tensor, mut gradient: Tensor) -> Tensor {
+    let out = gate_up.empty_like();
+    let (halves, d) = (gate_up.chunk(2, 1), out.chunk(2, 1));
+    let _ = gradient.mul_out(&d[1], &halves[0].silu());
+    let scaled = gradient.g_mul_(&halves[1]);
+    let _ = halves[0].silu_backward_grad_input(&d[0], &scaled);
+    out
+}
+
+/// [batch, heads, seq, head_dim] -> [batch * seq, heads * head_dim].
+fn joined_heads(mixed: &Tensor) -> Tensor {
+    mixed.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn reading(
+    projection: &Projection,
+    (batch, seq): (i64, i64),
+    input: &Tensor,
+    d: &Tensor,
+    h: Vec<Tensor>,
+    g: &[Tensor],
+    stack: &[&Lora],
+    wanted: &dyn Fn(&ModulePath) -> bool,
+) -> Reading {
+    let rows = |t: &Tensor| t.unflatten(0, [batch, seq]);
+    let mut linears: Vec<LinearGradient> = Vec::new();
+    for part in projection.parts().iter().filter(|part| wanted(&part.path)) {
+        let adapted = projection.adapted(stack).zip(h.iter().zip(g));
+        let of_part = adapted.filter(|((p, _, _), _)| p.path == part.path);
+        linears.push(LinearGradient {
+            path: part.path.clone(),
+            output: rows(&d.narrow(1, part.from, part.d_out)),
+            lora: of_part
+                .map(|((_, adapter, factors), (h, g))| LoraGradient {
+                    adapter,
+                    scale: factors.scale,
+                    h: rows(h),
+                    g: rows(g),
+                })
+                .collect(),
+        });
+    }
+    Reading {
+        input: rows(input),
+        linears,
     }
 }
 
@@ -242,23 +383,17 @@ impl Layer {
         let (d, ff) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let at = |name: &str| format!("model.layers.{n}.{name}");
-        let norm = |name: &str| weights.take(&at(&format!("{name}.weight")), &[d]);
-        let attn = |name: &str, d_out, d_in, bias| {
-            Linear::load(weights, at(&format!("self_attn.{name}_proj")), d_out, d_in, bias)
-        };
-        let mlp = |name: &str, d_out, d_in| {
-            Linear::load(weights, at(&format!("mlp.{name}_proj")), d_out, d_in, config.mlp_bias)
-        };
+        let norm = |name: &str| RmsNorm::load(weights, &at(&format!("{name}.weight")), d, config.rms_norm_eps);
+        let attn = |name: &str, width| (at(&format!("self_attn.{name}_proj")), width);
+        let mlp = |name: &str, width| (at(&format!("mlp.{name}_proj")), width);
+        let load = |paths: &[(String, usize)], d_in, bias| Projection::load(weights, paths, d_in, bias);
         Ok(Self {
             input_norm: norm("input_layernorm")?,
-            q: attn("q", q, d, config.qkv_bias)?,
-            k: attn("k", kv, d, config.qkv_bias)?,
-            v: attn("v", kv, d, config.qkv_bias)?,
-            o: attn("o", d, q, config.o_bias)?,
+            qkv: load(&[attn("q", q), attn("k", kv), attn("v", kv)], d, config.qkv_bias)?,
+            o: load(&[attn("o", d)], q, config.o_bias)?,
             post_norm: norm("post_attention_layernorm")?,
-            gate: mlp("gate", ff, d)?,
-            up: mlp("up", ff, d)?,
-            down: mlp("down", d, ff)?,
+            gate_up: load(&[mlp("gate", ff), mlp("up", ff)], d, config.mlp_bias)?,
+            down: load(&[mlp("down", d)], ff, config.mlp_bias)?,
         })
     }
 }

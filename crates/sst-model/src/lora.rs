@@ -71,26 +71,6 @@ impl Lora {
             .flat_map(|(path, lora)| [(format!("{path}.lora_A"), &lora.a), (format!("{path}.lora_B"), &lora.b)])
     }
 
-    /// Makes gradients flow to (or stop at) both factors of every module.
-    pub(crate) fn set_requires_grad(&mut self, on: bool) {
-        for lora in self.factors.values_mut() {
-            lora.a = lora.a.set_requires_grad(on);
-            lora.b = lora.b.set_requires_grad(on);
-        }
-    }
-
-    /// Gradients of every factor with its name, in model order; undefined before a backward pass.
-    pub fn gradients(&self) -> Vec<(String, Tensor)> {
-        self.tensors().map(|(name, tensor)| (name, tensor.grad())).collect()
-    }
-
-    /// Sets every gradient to zero.
-    pub fn zero_gradients(&self) {
-        for (_, tensor) in self.tensors() {
-            tensor.shallow_clone().zero_grad();
-        }
-    }
-
     /// Copies the factors back to plain arrays.
     ///
     /// # Errors

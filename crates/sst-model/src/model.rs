@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::batch::{BatchLimits, Side, pad};
-use crate::decoder::{Decoder, Pass};
+use crate::decoder::Decoder;
 use crate::device::{DeviceChoice, Precision};
 use crate::lora::Lora;
 use crate::mask::Mask;
@@ -109,18 +109,6 @@ impl LanguageModel {
         })
     }
 
-    /// Makes gradients flow to the factors of `name`, or stop there.
-    ///
-    /// # Errors
-    /// [`Error::UnknownAdapter`] when it is not loaded.
-    pub fn set_requires_grad(&mut self, name: &str, on: bool) -> Result<(), Error> {
-        self.adapter(name)?;
-        if let Some(lora) = self.adapters.get_mut(name) {
-            lora.set_requires_grad(on);
-        }
-        Ok(())
-    }
-
     /// Adapters by name, as the stack of one forward pass.
     pub(crate) fn stack(&self, names: &[&str]) -> Result<Vec<&Lora>, Error> {
         names.iter().map(|name| self.adapter(name)).collect()
@@ -133,14 +121,11 @@ impl LanguageModel {
     /// does not have.
     pub fn logits(&self, rows: &[&[u32]], side: Side, adapters: &[&str]) -> Result<Tensor, Error> {
         let stack = self.stack(adapters)?;
-        let mut pass = Pass {
-            stack: &stack,
-            trace: None,
-        };
         let _guard = tch::no_grad_guard();
         let (ids, lefts) = self.pad(rows, side)?;
         let mask = self.mask(&lefts, 0, ids.size()[1]);
-        Ok(self.decoder.logits(&self.decoder.hidden(&ids, &mask, None, &mut pass)))
+        let logits = self.decoder.logits(&self.decoder.hidden(&ids, &mask, None, &stack));
+        Ok(logits.unflatten(0, [ids.size()[0], ids.size()[1]]))
     }
 
     pub(crate) fn pad(&self, rows: &[&[u32]], side: Side) -> Result<(Tensor, Vec<i64>), Error> {

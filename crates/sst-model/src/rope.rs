@@ -21,19 +21,45 @@ impl Rope {
         }
     }
 
-    /// Cosine and sine at `positions` ([batch, seq], int64), each [batch, 1, seq, head_dim] of `kind`.
-    pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> (Tensor, Tensor) {
-        let half = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies; // [batch, seq, head_dim / 2]
-        let angles = Tensor::cat(&[&half, &half], -1).unsqueeze(1);
-        (angles.cos().to_kind(kind), angles.sin().to_kind(kind))
+    /// The rotation at `positions` ([batch, seq], int64), in arithmetic of `kind`.
+    pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> Rotation {
+        let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies;
+        let angles = angles.unsqueeze(2); // [batch, seq, 1, head_dim / 2]
+        let sin = angles.sin().to_kind(kind);
+        Rotation {
+            cos: angles.cos().to_kind(kind),
+            minus_sin: sin.neg(),
+            sin,
+        }
     }
 }
 
-/// Turns `x` ([batch, heads, seq, head_dim]) by the angles behind `cos` and `sin`.
-pub(crate) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Tensor {
-    let halves = x.chunk(2, -1);
-    let turned = Tensor::cat(&[&halves[1].neg(), &halves[0]], -1);
-    x * cos + turned * sin
+/// Cosines and sines of the angles at given positions, each [batch, seq, 1, head_dim / 2].
+pub(crate) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+    minus_sin: Tensor,
+}
+
+impl Rotation {
+    /// Turns `x` [batch, seq, heads, head_dim] forward.
+    pub(crate) fn apply(&self, x: &Tensor) -> Tensor {
+        let out = Tensor::empty(x.size(), (x.kind(), x.device()));
+        self.turn(x, &self.sin, &self.minus_sin, &out);
+        out
+    }
+
+    /// Turns `x` back and writes it to `out`: rotations are orthogonal, so this is also their gradient.
+    pub(crate) fn invert_into(&self, x: &Tensor, out: &Tensor) {
+        self.turn(x, &self.minus_sin, &self.sin, out);
+    }
+
+    /// (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin).
+    fn turn(&self, x: &Tensor, sin: &Tensor, minus_sin: &Tensor, out: &Tensor) {
+        let (x, out) = (x.chunk(2, -1), out.chunk(2, -1));
+        let _ = x[0].mul_out(&out[0], &self.cos).addcmul_(&x[1], minus_sin);
+        let _ = x[1].mul_out(&out[1], &self.cos).addcmul_(&x[0], sin);
+    }
 }
 
 /// Angle per position of each pair, after scaling.

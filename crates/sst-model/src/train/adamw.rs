@@ -26,25 +26,24 @@ impl AdamW {
     }
 
     /// One step on `parameters` along their gradients, each multiplied by `gradient_scale` first.
-    pub(crate) fn step(&mut self, parameters: &mut [Tensor], learning_rate: f64, gradient_scale: f64) {
+    pub(crate) fn step(&mut self, parameters: &mut [Tensor], gradients: &[Tensor], rate: f64, gradient_scale: f64) {
         let _guard = tch::no_grad_guard();
         self.step += 1;
         let correct1 = 1.0 - BETA1.powi(self.step as i32);
         let correct2 = 1.0 - BETA2.powi(self.step as i32);
-        for (parameter, (first, second)) in parameters.iter_mut().zip(&mut self.moments) {
-            let gradient = parameter.grad() * gradient_scale;
+        for ((parameter, gradient), (first, second)) in parameters.iter_mut().zip(gradients).zip(&mut self.moments) {
+            let gradient = gradient * gradient_scale;
             *first = &*first * BETA1 + &gradient * (1.0 - BETA1);
             *second = &*second * BETA2 + gradient.square() * (1.0 - BETA2);
             let denominator = (&*second / correct2).sqrt() + EPSILON;
             let update = (&*first / correct1) / denominator + &*parameter * self.weight_decay;
-            let _ = parameter.g_sub_(&(update * learning_rate));
-            parameter.zero_grad();
+            let _ = parameter.g_sub_(&(update * rate));
         }
     }
 
     /// Global L2 norm of all gradients, in f64.
-    pub(crate) fn gradient_norm(parameters: &[Tensor]) -> f64 {
-        let squares: Vec<Tensor> = parameters.iter().map(|p| p.grad().square().sum(Kind::Double)).collect();
+    pub(crate) fn gradient_norm(gradients: &[Tensor]) -> f64 {
+        let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Double)).collect();
         Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
     }
 }
@@ -57,12 +56,12 @@ mod tests {
     #[test]
     fn follows_the_paper() {
         let (rate, decay) = (0.1, 0.01);
-        let mut parameters = vec![Tensor::from_slice(&[1.0f64]).set_requires_grad(true)];
+        let mut parameters = vec![Tensor::from_slice(&[1.0f64])];
         let mut optimizer = AdamW::new(&parameters, decay);
         let (mut x, mut m, mut v) = (1.0f64, 0.0, 0.0);
         for t in 1..=2 {
-            (parameters[0].square() / 2.0).sum(Kind::Double).backward();
-            optimizer.step(&mut parameters, rate, 1.0);
+            let gradient = parameters[0].copy();
+            optimizer.step(&mut parameters, &[gradient], rate, 1.0);
             m = 0.9 * m + 0.1 * x;
             v = 0.999 * v + 0.001 * x * x;
             let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.999f64.powi(t)));

@@ -4,6 +4,7 @@ use super::adamw::AdamW;
 use super::checkpoint;
 use super::config::CheckedTrainConfig;
 use crate::Error;
+use crate::backward::{Labels, Objective, TokenWeight};
 use crate::batch::BatchLimits;
 use crate::counter::uniform;
 use crate::likelihood::Encoded;
@@ -13,8 +14,10 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use sst_adapter::{Adapter, LoraConfig};
+use sst_adapter::{Adapter, LoraConfig, ModulePath};
 use sst_data::Example;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
@@ -136,7 +139,6 @@ impl<'a> Trainer<'a> {
     pub fn run(self, progress: &mut dyn FnMut(Progress)) -> Result<(Adapter, TrainReport), Error> {
         let initial = initial_adapter(self.model, &self.config)?;
         self.model.add_adapter(NAME, &initial)?;
-        self.model.set_requires_grad(NAME, true)?;
         let outcome = self.steps(progress);
         let trained = self.model.adapter(NAME).and_then(crate::lora::Lora::download);
         self.model.remove_adapter(NAME);
@@ -186,9 +188,13 @@ impl<'a> Trainer<'a> {
             }
             let from = within * per_step;
             let members = &order[from..(from + per_step).min(order.len())];
-            let (loss, tokens) = self.accumulate(members)?;
+            let Accumulated {
+                loss,
+                tokens,
+                gradients,
+            } = self.accumulate(members, &names)?;
             let rate = self.config.learning_rate(step, steps);
-            let norm = AdamW::gradient_norm(&parameters);
+            let norm = AdamW::gradient_norm(&gradients);
             for (what, value) in [("loss", loss), ("gradient norm", norm)] {
                 if !value.is_finite() {
                     return Err(Error::Diverged {
@@ -200,7 +206,7 @@ impl<'a> Trainer<'a> {
                 }
             }
             let clip = (config.max_grad_norm / (norm + 1e-6)).min(1.0);
-            optimizer.step(&mut parameters, rate, clip);
+            optimizer.step(&mut parameters, &gradients, rate, clip);
             losses.push(loss);
             progress(Progress {
                 step: step + 1,
@@ -225,8 +231,8 @@ impl<'a> Trainer<'a> {
         Ok(losses)
     }
 
-    /// Gradients of one optimizer step; returns its mean loss per response token and its number of tokens.
-    fn accumulate(&self, members: &[usize]) -> Result<(f64, usize), Error> {
+    /// The gradients of one optimizer step, in the order of `names`.
+    fn accumulate(&self, members: &[usize], names: &[String]) -> Result<Accumulated, Error> {
         let rows: Vec<&Encoded> = members.iter().map(|&i| &self.encoded[i]).collect();
         let scored: usize = rows.iter().map(|row| row.scored()).sum();
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
@@ -234,15 +240,46 @@ impl<'a> Trainer<'a> {
             rows: self.config.get().batch_size,
             tokens: self.model.limits().tokens,
         };
-        let mut total = 0.0;
+        let objective = Objective {
+            adapters: &[NAME],
+            labels: Labels::Given,
+            weight: TokenWeight::Each(1.0 / scored as f64),
+        };
+        let trained = self.model.adapter(NAME)?;
+        let mut sums: BTreeMap<String, Tensor> = BTreeMap::new();
+        let mut loss = 0.0;
         for batch in limits.plan(&lengths) {
             let batch: Vec<&Encoded> = batch.into_iter().map(|i| rows[i]).collect();
-            let loss = self.model.token_losses(&batch, &[NAME])?.losses.sum(Kind::Float) / scored as f64;
-            loss.f_backward()?;
-            total += loss.double_value(&[]);
+            let wanted = |path: &ModulePath| trained.get(path).is_some();
+            let report = self.model.backward(&batch, &objective, &wanted, &mut |reading| {
+                for of in reading.summed(0) {
+                    for (factor, gradient) in [("lora_A", of.a), ("lora_B", of.b)] {
+                        match sums.entry(format!("{}.{factor}", of.path)) {
+                            Entry::Occupied(mut sum) => _ = sum.get_mut().g_add_(&gradient),
+                            Entry::Vacant(place) => _ = place.insert(gradient),
+                        }
+                    }
+                }
+                Ok::<(), Error>(())
+            })?;
+            loss += report.losses.losses.sum(Kind::Double).double_value(&[]) / scored as f64;
         }
-        Ok((total, lengths.iter().sum()))
+        Ok(Accumulated {
+            loss,
+            tokens: lengths.iter().sum(),
+            gradients: names.iter().filter_map(|name| sums.remove(name)).collect(),
+        })
     }
+}
+
+/// What one optimizer step follows.
+struct Accumulated {
+    /// Mean loss per response token, nats.
+    loss: f64,
+    /// Tokens, prompts included.
+    tokens: usize,
+    /// One per parameter.
+    gradients: Vec<Tensor>,
 }
 
 /// Everything a checkpoint holds, by name.
