@@ -101,17 +101,21 @@ impl Command {
     /// # Errors
     /// When it cannot be started or does not succeed; the last lines of its output are printed first.
     pub fn run_quietly(&self, what: &str) -> Result<()> {
+        self.output_quietly(what).map(drop)
+    }
+
+    /// As [`Command::run_quietly`], and what it prints on standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not succeed; the last lines of its output are printed first.
+    pub fn output_quietly(&self, what: &str) -> Result<String> {
         let started = Instant::now();
         let spinner = spinner(what);
-        let output = self.process().stdin(Stdio::null()).output();
+        let output = self.output();
         spinner.finish_and_clear();
-        let output = output.with_context(|| self.not_started())?;
-        if !output.status.success() {
-            eprintln!("{}", tail(&output));
-        }
-        self.judge(output.status)?;
+        let output = output?;
         eprintln!("{what}: done in {}", wall_time(started.elapsed()));
-        Ok(())
+        Ok(output)
     }
 
     /// What it prints on standard output, or `None` when it cannot be started or does not succeed.

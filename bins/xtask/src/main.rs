@@ -58,11 +58,14 @@ enum Task {
     /// Check formatting, clippy, the documentation and the order of the crates.
     #[command(after_help = "Example:\n  cargo xtask lint")]
     Lint,
-    /// Run the benchmarks; without a name, all of them.
-    #[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench merge -- --save-baseline before")]
+    /// Run the benchmarks; without a name, those of Criterion.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench merge -- --save-baseline before\n  cargo xtask bench fisher"
+    )]
     Bench {
-        /// Which benchmarks.
-        names: Vec<Bench>,
+        #[command(subcommand)]
+        bench: Option<Bench>,
         /// Passed on to Criterion.
         #[arg(last = true)]
         args: Vec<OsString>,
@@ -122,7 +125,8 @@ fn main() -> ExitCode {
     let started = Instant::now();
     match run(Cli::parse().task) {
         Ok(()) => {
-            println!("Done in {}.", command::wall_time(started.elapsed()));
+            // Not on standard output, whose last line may be for a program.
+            eprintln!("Done in {}.", command::wall_time(started.elapsed()));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -144,6 +148,6 @@ fn run(task: Task) -> Result<()> {
         ),
         Task::Test => test::test(&workspace),
         Task::Lint => lint::lint(&workspace),
-        Task::Bench { names, args } => bench::bench(&workspace, &names, &args),
+        Task::Bench { bench, args } => bench::bench(&workspace, bench, args),
     }
 }

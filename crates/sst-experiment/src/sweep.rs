@@ -6,7 +6,7 @@ use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, Train
 use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
 use sst_adapter::Dtype;
 use sst_data::{DataFolder, Split};
-use sst_fim::FisherConfig;
+use sst_fim::{Estimate, FisherConfig};
 use sst_merge::StrategyConfig;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,21 +107,27 @@ impl Sweep<'_> {
             samples: Some(samples),
             max_tokens: recipe.max_tokens,
             seed: self.recipe.seed,
+            ..FisherConfig::default()
         };
         let data = self.data(adapter)?;
-        let folder = self.folders[name].clone();
-        let mut step = FisherStep {
-            name: name.to_owned(),
-            adapter: folder,
-            dataset: adapter.dataset,
-            data,
+        let mut estimate = Estimate {
             config,
             out: PathBuf::new(),
         };
-        let request = step::fisher_request(self.base, &step)?;
-        step.out = self.folder("fisher", name, &request);
-        let estimate = step::fisher(self.base, &step, self.reporter)?;
-        Ok((step.out, estimate.meta.samples))
+        let mut step = FisherStep {
+            name: name.to_owned(),
+            adapters: vec![self.folders[name].clone()],
+            parameters: None,
+            dataset: adapter.dataset,
+            data,
+            estimates: Vec::new(),
+        };
+        let request = step::fisher_request(self.base, &step, &estimate)?;
+        estimate.out = self.folder("fisher", name, &request);
+        let out = estimate.out.clone();
+        step.estimates.push(estimate);
+        let metas = step::fisher(self.base, &step, self.reporter)?;
+        Ok((out, metas.iter().map(|meta| meta.samples).sum()))
     }
 
     fn merge(&mut self, variant: &Variant, samples: usize, strategy: &StrategyConfig) -> Result<(), Error> {

@@ -1,12 +1,18 @@
-//! Fisher information of LoRA parameters, from batched per-sample gradients.
+//! Fisher information of LoRA'd linears and their parameters, from batched forward and backward passes.
 //!
-//! One forward and one backward pass of a batch give every sample's own gradient; only running sums are kept, so memory
-//! does not grow with the number of samples.
+//! One pass of a batch gives every sample's own gradient; any number of estimators take from it what they need, and keep sums
+//! (or a file), so that memory does not grow with the number of samples.
+//!
+//! - [`estimate`]: from examples to artefacts, going on where it was interrupted;
+//! - [`shard`]: the part of one machine of several; `sst_subspace::reduce` joins them.
 
-mod diagonal;
+mod config;
 mod error;
+mod estimator;
+mod pass;
 mod protocol;
 
-pub use diagonal::{FisherConfig, FisherProgress, diagonal_fisher};
+pub use config::FisherConfig;
 pub use error::Error;
+pub use pass::{Estimate, FisherProgress, PassTimes, Source, estimate, shard};
 pub use protocol::Protocol;

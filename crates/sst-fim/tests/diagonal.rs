@@ -5,7 +5,7 @@ use sst_adapter::Adapter;
 use sst_data::{Example, Prompt};
 use sst_fim::{Error, FisherConfig, Protocol, diagonal_fisher};
 use sst_model::{
-    BatchLimits, DeviceChoice, Labels, LanguageModel, Objective, Precision, TokenWeight, TrainConfig, Trainer, floats,
+    BatchLimits, DeviceChoice, LanguageModel, Objective, Precision, TokenWeight, TrainConfig, Trainer, floats,
     write_tiny_model,
 };
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ fn estimate(model: &mut LanguageModel, config: &FisherConfig) -> DiagonalFisher 
 fn gradients(model: &LanguageModel, protocol: Protocol) -> Vec<Vec<f64>> {
     let objective = Objective {
         adapters: &["a"],
-        labels: Labels::Given,
+        draw_labels: None,
         weight: TokenWeight::RowMean,
     };
     let of_example = |example: &Example| {

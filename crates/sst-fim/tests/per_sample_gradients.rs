@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use sst_adapter::{Adapter, LoraConfig, ModulePath};
 use sst_model::{
-    DeviceChoice, Encoded, Labels, LanguageModel, Objective, Precision, TokenWeight, floats, uniform, write_tiny_model,
+    DeviceChoice, Encoded, LanguageModel, Objective, Precision, TokenWeight, floats, uniform, write_tiny_model,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -140,7 +140,7 @@ fn a_batch_gives_every_sample_its_own_gradient() {
     );
     let objective = Objective {
         adapters: &["golden"],
-        labels: Labels::Given,
+        draw_labels: None,
         weight: TokenWeight::RowMean,
     };
     let mut compared = 0;

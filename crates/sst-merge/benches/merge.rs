@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sst_merge::{
-    Adapter, Array2, Basis, DiagonalFisher, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy, ModulePath,
-    RATIO_EPS, V1Config, V2Config, gevp,
+    Adapter, Array2, DiagonalFisher, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy, ModulePath,
+    PhiBasis, RATIO_EPS, V1Config, V2Config, gevp,
 };
 use std::hint::black_box;
 
@@ -50,7 +50,8 @@ fn merge(c: &mut Criterion) {
     let (utility, safety) = (adapter(1), adapter(2));
     let (f_safety, f_utility) = (fisher(&safety, 3), fisher(&utility, 4));
     let phi = utility.to_flat();
-    let basis: Basis = gevp::diagonal(&f_safety, &f_utility, K, RATIO_EPS).expect("valid by construction");
+    let basis = gevp::diagonal(&f_safety, &f_utility, K, RATIO_EPS).expect("valid by construction");
+    let basis = PhiBasis::from(basis);
     let inputs = MergeInputs::new(std::slice::from_ref(&utility), &safety).with_basis(&basis);
     let v1 = V1Config {
         k: K,

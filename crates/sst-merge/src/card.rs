@@ -50,7 +50,7 @@ pub(crate) fn card(merged: &Merged, record: &MergeRecord, manifest: &Manifest) -
     for (measure, value) in measures(&merged.diagnostics) {
         push(&mut text, format_args!("| {measure} | {value} |"));
     }
-    if let Some(Selection::TopRatios { spectrum, .. }) = &merged.diagnostics.selection {
+    if let Some(spectrum) = merged.diagnostics.selection.as_ref().and_then(Selection::spectrum) {
         text.push_str("\n## Spectrum\n\n| quantile of all eigenvalues | value |\n| --- | --- |\n");
         for quantile in &spectrum.quantiles {
             push(

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use sst_adapter::Adapter;
-use sst_subspace::Basis;
+use sst_subspace::PhiBasis;
 
 /// The inputs of a merge, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ pub struct MergeInputs<'a> {
     /// The safety adapter S.
     pub safety: &'a Adapter,
     /// The safety subspace, for strategies that project.
-    pub basis: Option<&'a Basis>,
+    pub basis: Option<&'a PhiBasis>,
     /// Seed of the random subspace that the chosen one is compared with.
     pub control_seed: u64,
 }
@@ -30,7 +30,7 @@ impl<'a> MergeInputs<'a> {
     }
 
     /// Adds the safety subspace.
-    pub fn with_basis(self, basis: &'a Basis) -> Self {
+    pub fn with_basis(self, basis: &'a PhiBasis) -> Self {
         Self {
             basis: Some(basis),
             ..self

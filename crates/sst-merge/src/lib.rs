@@ -21,7 +21,7 @@
 //!     DiagonalFisher::new(utility.layout(), values.to_vec(), FisherMeta::new(Estimator::Diag, "response", 0))
 //! };
 //! let (f_safety, f_utility) = (fisher([1.0, 9.0, 1.0, 8.0])?, fisher([1.0, 1.0, 1.0, 1.0])?);
-//! let basis = gevp::diagonal(&f_safety, &f_utility, 2, RATIO_EPS)?;
+//! let basis = gevp::diagonal(&f_safety, &f_utility, 2, RATIO_EPS)?.into();
 //!
 //! let strategy = V2Config { k: 2, weight: 0.5, ..V2Config::default() }.check()?;
 //! let merged = strategy.merge(&MergeInputs::new(std::slice::from_ref(&utility), &safety).with_basis(&basis))?;
@@ -52,6 +52,6 @@ pub use sst_adapter::{
 };
 pub use sst_artefact::{Input, Manifest};
 pub use sst_subspace::{
-    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, Projection, Quantile,
-    RATIO_EPS, RandomControl, Selection, Spectrum, gevp,
+    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, KroneckerBasis, PhiBasis,
+    Projection, Quantile, RATIO_EPS, RandomControl, SampleBasis, SampleDirections, Selection, Spectrum, gevp,
 };

@@ -66,7 +66,9 @@ mod tests {
             )
             .unwrap()
         };
-        let basis = gevp::diagonal(&fisher([1.0, 2.0, 3.0, 4.0, 5.0]), &fisher([1.0; 5]), 2, 1e-6).unwrap();
+        let basis = gevp::diagonal(&fisher([1.0, 2.0, 3.0, 4.0, 5.0]), &fisher([1.0; 5]), 2, 1e-6)
+            .unwrap()
+            .into();
         let strategy = V2Config {
             k: 2,
             ..V2Config::default()

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use sst_merge::{
-    Adapter, Basis, DiagonalFisher, MergeInputs, Merged, Selection, StrategyConfig, gevp, strategy_by_name,
+    Adapter, DiagonalFisher, MergeInputs, Merged, PhiBasis, Selection, StrategyConfig, gevp, strategy_by_name,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,11 +57,11 @@ fn fisher(name: &str) -> DiagonalFisher {
 }
 
 /// All directions, so that every k is a truncation.
-fn basis(utilities: &[String], eps: f64) -> Basis {
+fn basis(utilities: &[String], eps: f64) -> PhiBasis {
     let fishers: Vec<DiagonalFisher> = utilities.iter().map(|name| fisher(name)).collect();
     let f_utility = DiagonalFisher::mean(&fishers).unwrap();
     let n = f_utility.values.len();
-    gevp::diagonal(&fisher("safety"), &f_utility, n, eps).unwrap()
+    gevp::diagonal(&fisher("safety"), &f_utility, n, eps).unwrap().into()
 }
 
 fn merge(case: &Case, eps: f64) -> Merged {
@@ -95,6 +95,9 @@ fn subspaces_match() {
         let names: Vec<String> = names.split('+').map(str::to_owned).collect();
         let got = basis(&names, golden.eps);
         let k = want.indices.len();
+        let PhiBasis::Coordinates(got) = got else {
+            panic!("of diagonals");
+        };
         assert_eq!(got.indices()[..k], want.indices, "{names:?}");
         for (got, want) in got.eigenvalues().iter().zip(&want.eigenvalues) {
             assert!((got - want).abs() <= 1e-14 * want, "{names:?}: {got} {want}");

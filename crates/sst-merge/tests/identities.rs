@@ -7,11 +7,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sst_merge::{
-    Adapter, Array2, Basis, DiagonalFisher, Error, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy,
-    Merged, Mode, Preset, Projection, RATIO_EPS, V1Config, V2Config, gevp,
+    Adapter, Array2, DiagonalFisher, Error, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy, Merged,
+    Mode, PhiBasis, Preset, Projection, RATIO_EPS, SampleBasis, SampleDirections, Selection, V1Config, V2Config, gevp,
 };
-
-const PROJECTIONS: [Projection; 2] = [Projection::Aligned, Projection::Prefix];
+use std::collections::BTreeMap;
 
 /// Non-square modules of rank 3 (one of rank 2) with scale 5/3 (one of 5/2).
 fn adapter(seed: u64) -> Adapter {
@@ -45,20 +44,52 @@ fn fisher(like: &Adapter, seed: u64) -> DiagonalFisher {
 struct Trial {
     u: Adapter,
     s: Adapter,
-    basis: Basis,
+    basis: PhiBasis,
     n: usize,
 }
 
+/// As many dense directions as each module has parameters, so that every k is a truncation.
+fn dense_basis(like: &Adapter, seed: u64) -> SampleBasis {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let layout = like.layout();
+    let mut sizes = BTreeMap::new();
+    for slot in layout.slots() {
+        *sizes.entry(slot.module()).or_insert(0) += slot.len();
+    }
+    let modules = sizes.into_iter().map(|(module, n)| {
+        let mut eigenvalues: Vec<f64> = (0..n).map(|_| 10f64.powf(rng.random_range(-3.0..3.0))).collect();
+        eigenvalues.sort_by(|x, y| y.total_cmp(x));
+        let vectors = Array2::from_shape_simple_fn((n, n), || rng.random_range(-1.0..1.0));
+        (module, SampleDirections { eigenvalues, vectors })
+    });
+    let modules = modules.collect();
+    SampleBasis::new(layout, modules, Selection::Random { seed }).unwrap()
+}
+
+/// Both kinds of basis in turn.
 fn trials() -> impl Iterator<Item = Trial> {
-    (0..12).map(|seed| {
+    (0..12).flat_map(|seed| {
         let (u, s) = (adapter(seed), adapter(seed + 100));
         let n = u.layout().len();
-        let basis = gevp::diagonal(&fisher(&s, seed + 200), &fisher(&u, seed + 300), n, RATIO_EPS).unwrap();
-        Trial { u, s, basis, n }
+        let diagonal = gevp::diagonal(&fisher(&s, seed + 200), &fisher(&u, seed + 300), n, RATIO_EPS).unwrap();
+        let dense = dense_basis(&u, seed + 400);
+        [diagonal.into(), dense.into()].map(|basis| Trial {
+            u: u.clone(),
+            s: s.clone(),
+            basis,
+            n,
+        })
     })
 }
 
 impl Trial {
+    fn projections(&self) -> &'static [Projection] {
+        match self.basis {
+            PhiBasis::Coordinates(_) => &[Projection::Aligned, Projection::Prefix],
+            PhiBasis::Samples(_) => &[Projection::Aligned],
+        }
+    }
+
     fn run(&self, strategy: &dyn MergeStrategy) -> Merged {
         let utilities = std::slice::from_ref(&self.u);
         strategy
@@ -105,7 +136,7 @@ fn assert_close(got: &[f32], want: impl IntoIterator<Item = f64>) {
 #[test]
 fn at_weight_one_v1_is_v2_to_the_bit() {
     for trial in trials() {
-        for projection in PROJECTIONS {
+        for &projection in trial.projections() {
             for k in [1, 7, 40, trial.n] {
                 let (v1, v2) = (
                     trial.v1(k, 1.0, projection),
@@ -134,19 +165,23 @@ fn v1_is_alpha_times_v2_at_weight_one() {
 fn keeping_every_direction_is_plain_addition() {
     for trial in trials() {
         let (u, s) = (trial.u.to_flat(), trial.s.to_flat());
-        for (projection, weight) in [(Projection::Aligned, 0.7), (Projection::Prefix, 1.4)] {
+        for (&projection, weight) in trial.projections().iter().zip([0.7, 1.4]) {
             let sum = u.iter().zip(&s).map(|(u, s)| f64::from(*u) + weight * f64::from(*s));
             assert_close(&trial.v2(trial.n, weight, Mode::Projected, projection), sum);
         }
         let direct = trial.v2(1, 0.7, Mode::Direct, Projection::Aligned);
-        assert_eq!(trial.v2(trial.n, 0.7, Mode::Projected, Projection::Aligned), direct);
+        let all = trial.v2(trial.n, 0.7, Mode::Projected, Projection::Aligned);
+        match trial.basis {
+            PhiBasis::Coordinates(_) => assert_eq!(all, direct),
+            PhiBasis::Samples(_) => assert_close(&all, direct.iter().map(|x| f64::from(*x))),
+        }
     }
 }
 
 #[test]
 fn the_ends_of_every_mode_are_the_other_modes() {
     for trial in trials() {
-        for projection in PROJECTIONS {
+        for &projection in trial.projections() {
             let run = |mode| trial.v2(11, 0.9, mode, projection);
             assert_eq!(run(Mode::Residual { r: 0.0 }), run(Mode::Projected));
             assert_eq!(run(Mode::Residual { r: 1.0 }), run(Mode::Direct));
@@ -192,7 +227,7 @@ fn a_single_adapter_comes_back() {
         };
         assert_eq!(zeros.v1(5, 1.0, Projection::Aligned), zeros.u.to_flat());
         assert_eq!(
-            zeros.v2(5, 0.4, Mode::Residual { r: 0.7 }, Projection::Prefix),
+            zeros.v2(5, 0.4, Mode::Residual { r: 0.7 }, *zeros.projections().last().unwrap()),
             zeros.u.to_flat()
         );
         assert_eq!(zeros.v2(5, 0.0, Mode::Direct, Projection::Aligned), zeros.u.to_flat());
@@ -264,7 +299,7 @@ fn what_does_not_fit_together_is_named() {
     let trial = trials().next().unwrap();
     let strategy = V2Config::default().check().unwrap();
     let utilities = [trial.u.clone()];
-    let attempt = |utilities: &[Adapter], safety: &Adapter, basis: Option<&Basis>| {
+    let attempt = |utilities: &[Adapter], safety: &Adapter, basis: Option<&PhiBasis>| {
         let inputs = MergeInputs::new(utilities, safety);
         let inputs = basis.map_or(inputs, |basis| inputs.with_basis(basis));
         strategy.merge(&inputs).unwrap_err()
@@ -311,7 +346,23 @@ fn what_does_not_fit_together_is_named() {
     );
 
     let other = fisher(&rank_4, 1);
-    let foreign = gevp::diagonal(&other, &other, 20, RATIO_EPS).unwrap();
+    let foreign = gevp::diagonal(&other, &other, 20, RATIO_EPS).unwrap().into();
     let message = attempt(&utilities, &trial.s, Some(&foreign)).to_string();
     assert!(message.contains("the basis"), "{message}");
+}
+
+#[test]
+fn prefix_projection_of_dense_vectors_is_refused() {
+    let trial = trials().nth(1).unwrap();
+    let strategy = V1Config {
+        projection: Projection::Prefix,
+        ..V1Config::default()
+    };
+    let utilities = [trial.u.clone()];
+    let inputs = MergeInputs::new(&utilities, &trial.s).with_basis(&trial.basis);
+    let message = strategy.check().unwrap().merge(&inputs).unwrap_err().to_string();
+    assert!(
+        message.contains("prefix projection is defined for coordinates only"),
+        "{message}"
+    );
 }

@@ -12,20 +12,6 @@ use sst_adapter::ModulePath;
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
-/// Which labels the loss scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Labels {
-    /// The tokens that are there: gradients of the data's likelihood.
-    #[default]
-    Given,
-    /// Tokens drawn from the model's own prediction at each scored position, given the data before it. The draw depends on
-    /// the seed, the example's identifier and the position alone.
-    Sampled {
-        /// Seed of the draw.
-        seed: u64,
-    },
-}
-
 /// What a scored token weighs in the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TokenWeight {
@@ -40,8 +26,9 @@ pub enum TokenWeight {
 pub struct Objective<'a> {
     /// Adapters on top of the base weights, by name.
     pub adapters: &'a [&'a str],
-    /// Which labels are scored.
-    pub labels: Labels,
+    /// Score tokens drawn from the model's own prediction at each scored position, given the data before it, instead of the
+    /// tokens that are there. The draw depends on this seed, the example's identifier and the position alone.
+    pub draw_labels: Option<u64>,
     /// What each of them weighs.
     pub weight: TokenWeight,
 }
@@ -78,9 +65,9 @@ impl LanguageModel {
         let (ids, mask) = self.right_padded(batch)?;
         let (hidden, tape) = self.decoder.traced(&ids, &mask, &stack);
         let scored = self.scored(batch, ids.size()[1]);
-        let targets = match objective.labels {
-            Labels::Given => Targets::Given(scored.targets),
-            Labels::Sampled { seed } => Targets::Sampled(draws(batch, seed, &hidden)),
+        let targets = match objective.draw_labels {
+            None => Targets::Given(scored.targets),
+            Some(seed) => Targets::Drawn(draws(batch, seed, &hidden)),
         };
         let weights: Vec<f32> = batch
             .iter()

@@ -34,7 +34,7 @@ pub(crate) enum Targets {
     /// Token numbers, int64 [n].
     Given(Tensor),
     /// Numbers in [0, 1), f32 [n, 1], that pick a token of the row's own distribution.
-    Sampled(Tensor),
+    Drawn(Tensor),
 }
 
 /// A Llama-family decoder with its weights on one device.
@@ -287,7 +287,7 @@ impl Decoder {
             drop(logits);
             let target = match targets {
                 Targets::Given(targets) => targets.narrow(0, from, rows).unsqueeze(1),
-                Targets::Sampled(draws) => sampled(&log_p, &draws.narrow(0, from, rows)),
+                Targets::Drawn(draws) => drawn(&log_p, &draws.narrow(0, from, rows)),
             };
             losses.push(log_p.gather(1, &target, false).squeeze_dim(1).neg());
             // d(-log p_target) / d logits = p - onehot(target)
@@ -315,7 +315,7 @@ impl Decoder {
 }
 
 /// The first token at which the cumulated probability exceeds the draw: int64 [n, 1], from log p [n, vocab].
-fn sampled(log_p: &Tensor, draws: &Tensor) -> Tensor {
+fn drawn(log_p: &Tensor, draws: &Tensor) -> Tensor {
     let below = log_p.exp().cumsum(-1, Kind::Float).le_tensor(draws);
     let last = log_p.size()[1] - 1;
     // Rounding may leave the whole sum below the draw.

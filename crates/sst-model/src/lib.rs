@@ -30,7 +30,7 @@ mod tokenizer;
 mod train;
 mod weights;
 
-pub use backward::{BackwardReport, Labels, Objective, TokenWeight};
+pub use backward::{BackwardReport, Objective, TokenWeight};
 pub use batch::{BatchLimits, Side};
 pub use chat_template::{ChatTemplate, Date, TemplateError};
 pub use config::{ModelConfig, RopeScaling};

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::decoder::Decoder;
 use crate::host::{matrix, upload};
-use sst_adapter::{Adapter, LoraConfig, ModulePath};
+use sst_adapter::{Adapter, LoraConfig, ModulePath, ParamLayout};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
@@ -69,6 +69,19 @@ impl Lora {
         self.factors
             .iter()
             .flat_map(|(path, lora)| [(format!("{path}.lora_A"), &lora.a), (format!("{path}.lora_B"), &lora.b)])
+    }
+
+    /// Where each factor lies in phi.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] for a name given twice.
+    pub fn layout(&self) -> Result<ParamLayout, Error> {
+        let shape = |t: &Tensor| (t.size()[0] as usize, t.size()[1] as usize);
+        let slots = self.tensors().map(|(name, tensor)| {
+            let (rows, cols) = shape(tensor);
+            (name, rows, cols)
+        });
+        Ok(ParamLayout::new(slots)?)
     }
 
     /// Copies the factors back to plain arrays.

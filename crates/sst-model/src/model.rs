@@ -65,6 +65,11 @@ impl LanguageModel {
         self.limits
     }
 
+    /// Where the weights and the adapters are.
+    pub fn device(&self) -> Device {
+        self.decoder.device()
+    }
+
     /// Device name for people: `cpu` or `cuda:N`.
     pub fn device_name(&self) -> String {
         match self.decoder.device() {

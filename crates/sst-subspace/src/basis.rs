@@ -2,62 +2,16 @@
 //!
 //! P = V V^T with V the n x k matrix of unit vectors; it is never formed. Retained energy = ||P phi||^2 / ||phi||^2.
 
-use crate::{Error, Projection, Spectrum};
+use crate::basis_file::{BasisFile, BasisWriter, LAYOUT_KEY};
+use crate::{Error, Projection, RandomControl, Selection};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
-use serde::{Deserialize, Serialize};
-use sst_adapter::{ParamLayout, ParamSlot};
-use sst_artefact::{Input, Manifest, write_atomic};
-use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use sst_adapter::ParamLayout;
+use sst_artefact::Input;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Name of the tensors inside a basis folder.
-pub const BASIS_FILE: &str = "basis.safetensors";
-
-const KIND: &str = "basis";
-/// Key of the layout in the file's metadata.
-const LAYOUT_KEY: &str = "layout";
-
-/// How the coordinates of a basis were chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "selection", rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Selection {
-    /// The largest ratios of two Fisher diagonals.
-    TopRatios {
-        /// Added to the denominator on top of the estimator's ridge.
-        eps: f64,
-        /// The safety estimator's ridge.
-        ridge_safety: f64,
-        /// The utility estimator's ridge.
-        ridge_utility: f64,
-        /// Share of the safety Fisher's raw entries below its ridge.
-        share_below_ridge_safety: f64,
-        /// Share of the utility Fisher's raw entries below its ridge: there the ratio hardly sees the utility.
-        share_below_ridge_utility: f64,
-        /// All n eigenvalues in a few numbers.
-        spectrum: Spectrum,
-    },
-    /// Drawn at random: the control that a chosen subspace has to beat.
-    Random {
-        /// Seed of the draw.
-        seed: u64,
-    },
-}
-
-/// What a random subspace of the same size keeps of the same vector.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RandomControl {
-    /// Seed of the draw.
-    pub seed: u64,
-    /// Number of coordinates.
-    pub k: usize,
-    /// ||P phi||^2 / ||phi||^2 of the random subspace.
-    pub retained_energy: f64,
-}
+pub(crate) const KIND: &str = "basis";
 
 /// The span of k coordinates of phi, the most important first.
 #[derive(Debug, Clone, PartialEq)]
@@ -234,19 +188,17 @@ impl Basis {
     /// # Errors
     /// One line that names the file and the part at fault.
     pub fn load(folder: &Path) -> Result<Self, Error> {
-        let manifest = Manifest::read(folder)?;
-        let manifest_path = folder.join(sst_artefact::MANIFEST_FILE);
-        if manifest.kind != KIND {
-            let error = Error::content("kind", format!("is `{}`, expected `{KIND}`", manifest.kind));
-            return Err(Error::in_file(&manifest_path)(error));
-        }
-        let selection = serde_json::from_value(manifest.config)
-            .map_err(|e| Error::in_file(&manifest_path)(Error::content("config", e.to_string())))?;
-        let path = folder.join(BASIS_FILE);
-        let bytes = std::fs::read(&path).map_err(sst_artefact::Error::io("read", &path))?;
-        read_tensors(&bytes)
-            .and_then(|(layout, indices, eigenvalues)| Self::new(layout, indices, eigenvalues, selection))
-            .map_err(Error::in_file(&path))
+        let file = BasisFile::read(folder, KIND)?;
+        let selection = file.selection()?;
+        file.parse(|tensors| {
+            let layout = tensors.metadata(LAYOUT_KEY)?;
+            Self::new(
+                layout,
+                tensors.u64s("indices")?,
+                tensors.f64s("eigenvalues")?,
+                selection,
+            )
+        })
     }
 
     /// Writes a basis folder; `inputs` are the two Fishers, hashed by the caller.
@@ -254,60 +206,18 @@ impl Basis {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, folder: &Path, inputs: BTreeMap<String, Input>) -> Result<(), Error> {
-        let indices: Vec<u8> = self.indices.iter().flat_map(|i| i.to_le_bytes()).collect();
-        let eigenvalues: Vec<u8> = self.eigenvalues.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let views = [
-            (
-                "eigenvalues",
-                TensorView::new(Dtype::F64, vec![self.eigenvalues.len()], &eigenvalues)?,
-            ),
-            ("indices", TensorView::new(Dtype::U64, vec![self.k()], &indices)?),
-        ];
-        let slots: Vec<ParamSlot> = self.layout.clone().into();
-        let layout = serde_json::to_string(&slots).map_err(|e| Error::content(LAYOUT_KEY, e.to_string()))?;
-        let file = safetensors::serialize(views, Some(HashMap::from([(LAYOUT_KEY.to_owned(), layout)])))?;
-        write_atomic(&folder.join(BASIS_FILE), |w| w.write_all(&file))?;
-        let mut manifest = Manifest::new(KIND, &self.selection);
-        manifest.inputs = inputs;
-        manifest.facts = serde_json::json!({"k": self.k(), "parameters": self.layout.len()});
-        manifest.write(folder)?;
-        Ok(())
+        let mut writer = BasisWriter::new(LAYOUT_KEY, &self.layout)?;
+        writer.f64s("eigenvalues", vec![self.eigenvalues.len()], &self.eigenvalues);
+        writer.u64s("indices", vec![self.k()], &self.indices);
+        let facts = serde_json::json!({"k": self.k(), "parameters": self.layout.len()});
+        writer.write(folder, KIND, &self.selection, inputs, facts)
     }
-}
-
-fn read_tensors(bytes: &[u8]) -> Result<(ParamLayout, Vec<u64>, Vec<f64>), Error> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let layout = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(LAYOUT_KEY))
-        .ok_or_else(|| Error::content(LAYOUT_KEY, "is missing from the metadata"))?;
-    let layout = serde_json::from_str(layout).map_err(|e| Error::content(LAYOUT_KEY, e.to_string()))?;
-    let words = |name: &str, dtype: Dtype| {
-        let view = file.tensor(name)?;
-        if view.dtype() != dtype {
-            return Err(Error::content(
-                name,
-                format!("is {:?}, expected {dtype:?}", view.dtype()),
-            ));
-        }
-        Ok(view.data().as_chunks::<8>().0.to_vec())
-    };
-    let indices = words("indices", Dtype::U64)?
-        .into_iter()
-        .map(u64::from_le_bytes)
-        .collect();
-    let eigenvalues = words("eigenvalues", Dtype::F64)?
-        .into_iter()
-        .map(f64::from_le_bytes)
-        .collect();
-    Ok((layout, indices, eigenvalues))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BASIS_FILE;
     use crate::{DiagonalFisher, Estimator, FisherMeta, gevp};
     use ndarray::Array2;
     use rand::RngExt;

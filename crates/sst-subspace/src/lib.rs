@@ -2,9 +2,13 @@
 //!
 //! F_s v = lambda (F_u + eps I) v: a large lambda marks a direction that matters for safety and not for utility.
 //!
-//! - [`DiagonalFisher`]: a Fisher diagonal as an artefact on disk.
-//! - [`gevp::diagonal`]: top k of the ratios, O(n); [`gevp::dense`]: small dense pairs, two backends.
-//! - [`Basis`]: the span of the top k, its projection and how much of a vector it keeps.
+//! - [`Fisher`]: an artefact on disk: [`DiagonalFisher`], [`KroneckerFisher`] or [`SampleFisher`].
+//! - [`write_shard`], [`reduce`]: checkpoints and shards of an estimate, and the artefact that they add up to.
+//! - [`gevp::diagonal`]: top k of the ratios, O(n); [`gevp::dense`]: small dense pairs, two backends;
+//!   [`gevp::kronecker`]: two small pairs per layer; [`gevp::samples`]: exact, from inner products of gradients.
+//! - [`Basis`], [`SampleBasis`], [`KroneckerBasis`]: the span of the top k, its projection and how much it keeps;
+//!   [`PhiBasis`] is any basis of phi.
+//! - [`principal_angles`], [`SubspaceAngles`], [`bootstrap`], [`effective_rank`]: how alike, how stable, how large.
 //!
 //! ```
 //! use sst_adapter::ParamLayout;
@@ -21,16 +25,45 @@
 //! # }
 //! ```
 
+mod angles;
 mod basis;
+mod basis_file;
+mod bootstrap;
+mod decompose;
+mod draw;
+mod effective_rank;
 mod error;
 mod fisher;
 pub mod gevp;
+mod kronecker_basis;
+mod phi_basis;
 mod projection;
+mod reduce;
+mod sample_basis;
+mod selection;
+mod shard;
+pub mod solve;
 mod spectrum;
+mod tensor_file;
+mod tensor_writer;
 
-pub use basis::{BASIS_FILE, Basis, RandomControl, Selection};
+pub use angles::{SubspaceAngles, principal_angles};
+pub use basis::Basis;
+pub use basis_file::BASIS_FILE;
+pub use bootstrap::{BootstrapConfig, Stability, bootstrap};
+pub use effective_rank::{effective_rank, participation_ratio};
 pub use error::Error;
-pub use fisher::{DiagonalFisher, ESTIMATOR_RIDGE, Estimator, FISHER_FILE, FisherMeta};
+pub use fisher::{
+    DiagonalFisher, ESTIMATOR_RIDGE, Estimator, FISHER_FILE, Fisher, FisherMeta, GRADIENTS_FILE, GRAM_FILE,
+    GradientStore, KroneckerFactors, KroneckerFisher, Labels, MEAN_FILE, SampleFisher, TokenWeighting,
+};
 pub use gevp::RATIO_EPS;
+pub use kronecker_basis::{Direction, Frame, KroneckerBasis, KroneckerDirections};
+pub use phi_basis::PhiBasis;
 pub use projection::Projection;
+pub use reduce::reduce;
+pub use sample_basis::{SampleBasis, SampleDirections};
+pub use selection::{RandomControl, Selection};
+pub use shard::{FisherShard, Shard, ShardMeta, write_shard};
+pub use solve::{SafetySubspace, SubspaceConfig, SubspaceProblem, SubspaceSummary};
 pub use spectrum::{Quantile, Spectrum};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How many of the largest and of the smallest eigenvalues are listed.
-const EDGE: usize = 10;
+pub(crate) const EDGE: usize = 10;
 /// The levels of the listed quantiles.
 const LEVELS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99];
 

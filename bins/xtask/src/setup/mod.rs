@@ -6,6 +6,7 @@ mod libtorch;
 mod pip;
 
 pub use libtorch::Build;
+pub use pip::Pip;
 
 use std::path::PathBuf;
 

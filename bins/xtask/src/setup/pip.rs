@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::command::Command;
 use crate::workspace::Workspace;
@@ -29,21 +29,33 @@ impl Pip {
                 private: false,
             });
         }
-        let environment = workspace.target.join("pip-environment");
-        let python = environment.join("bin/python3");
-        if !has_pip(&python) {
-            let made = Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .args([&environment])
-                .answer();
-            if made.is_none() || !has_pip(&python) {
-                bail!(
-                    "python3 has no pip and cannot make an environment with it: install pip (Debian, Ubuntu: apt-get install python3-pip)"
-                );
-            }
-            eprintln!(
-                "python3 has no pip: using one of its own in {}",
-                workspace.relative(&environment).display()
+        let folder = workspace.target.join("pip-environment");
+        let python = folder.join("bin/python3");
+        if has_pip(&python) {
+            return Ok(Self { python, private: true });
+        }
+        let pip = Self::environment(&folder).context("python3 has no pip of its own")?;
+        eprintln!(
+            "python3 has no pip: using one of its own in {}",
+            workspace.relative(&folder).display()
+        );
+        Ok(pip)
+    }
+
+    /// A new environment with pip in `folder`, in place of whatever is there.
+    ///
+    /// # Errors
+    /// One line on what to install where Python cannot make one.
+    pub fn environment(folder: &Path) -> Result<Self> {
+        let made = Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .args([folder])
+            .answer();
+        let python = folder.join("bin/python3");
+        if made.is_none() || !has_pip(&python) {
+            bail!(
+                "python3 cannot make an environment with pip in {}: install pip and venv (Debian, Ubuntu: apt-get install python3-pip python3-venv)",
+                folder.display()
             );
         }
         Ok(Self { python, private: true })

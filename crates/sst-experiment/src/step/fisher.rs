@@ -1,71 +1,141 @@
-//! Measure Fisher information of an adapter's parameters, on the model with that adapter.
+//! Measure Fisher information on the model with any stack of adapters.
 
 use crate::request::Request;
 use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
-use sst_artefact::Input;
+use sst_artefact::{Input, Manifest};
 use sst_data::Dataset;
-use sst_fim::{FisherConfig, diagonal_fisher};
-use sst_subspace::DiagonalFisher;
-use std::path::PathBuf;
+use sst_fim::{Estimate, FisherProgress, Source};
+use sst_subspace::{FisherMeta, Shard};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What to measure, on which data, and where to.
 #[derive(Debug, Clone)]
 pub struct FisherStep {
-    /// The adapter's name in progress lines.
+    /// What is measured, in progress lines.
     pub name: String,
-    /// The adapter's folder.
-    pub adapter: PathBuf,
+    /// Folders of the adapters on the base model, in order; none: the base model alone.
+    pub adapters: Vec<PathBuf>,
+    /// The last part of the path of the adapter whose parameters the gradients are of; the last adapter's where not given.
+    pub parameters: Option<String>,
     /// How to read the data.
     pub dataset: Dataset,
     /// The file of examples.
     pub data: PathBuf,
-    /// Settings.
-    pub config: FisherConfig,
-    /// The artefact's folder.
-    pub out: PathBuf,
+    /// Estimates to take in one pass over the samples, each with its folder.
+    pub estimates: Vec<Estimate>,
 }
 
-/// Estimates and writes a Fisher artefact, or reads it where it is there.
+/// Estimates and writes Fisher artefacts where they are not there yet; an interrupted run goes on.
 ///
 /// # Errors
 /// [`Error::Fisher`], [`Error::Adapter`], [`Error::Data`], [`Error::Taken`].
-pub fn fisher(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter) -> Result<DiagonalFisher, Error> {
-    const NAME: &str = "measured";
-    let request = request(base, step)?;
-    if request.is_done(&step.out)? {
-        return Ok(DiagonalFisher::load(&step.out)?);
+pub fn fisher(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter) -> Result<Vec<FisherMeta>, Error> {
+    let mut missing = Vec::new();
+    for estimate in &step.estimates {
+        let request = request(base, step, estimate)?;
+        if !request.is_done(&estimate.out)? {
+            missing.push((request, estimate.clone()));
+        }
     }
-    let adapter = Adapter::load(&step.adapter)?;
-    let examples = step.dataset.read(&step.data)?;
-    let model = base.model()?;
-    model.add_adapter(NAME, &adapter)?;
-    reporter.start(&format!("fisher {} on {}", step.name, step.dataset), 0);
-    let estimate = diagonal_fisher(model, NAME, &examples, &step.config, &mut |p| {
-        reporter.advance(p.done, p.total, "samples")
-    });
-    model.remove_adapter(NAME);
-    let estimate = estimate?;
-    estimate.save(&step.out, request.inputs.clone())?;
-    request.seal(&step.out)?;
-    reporter.finish(&format!(
-        "{} samples, {} tokens, {:.1} % of entries below the ridge of {:e}",
-        estimate.meta.samples,
-        estimate.meta.tokens,
-        100.0 * estimate.share_below(estimate.meta.ridge),
-        estimate.meta.ridge,
-    ));
-    Ok(estimate)
+    if !missing.is_empty() {
+        let estimates: Vec<Estimate> = missing.iter().map(|(_, e)| e.clone()).collect();
+        measure(base, step, reporter, &mut |model, source, progress| {
+            Ok(sst_fim::estimate(model, source, &estimates, progress).map(drop)?)
+        })?;
+        for (request, estimate) in missing {
+            request.seal(&estimate.out)?;
+        }
+    }
+    let meta = |e: &Estimate| {
+        let config = Manifest::read(&e.out)?.config;
+        let path = e.out.join(sst_artefact::MANIFEST_FILE);
+        serde_json::from_value(config).map_err(|source| {
+            let what = "configuration of a Fisher artefact";
+            Error::from(sst_artefact::Error::Json { what, path, source })
+        })
+    };
+    step.estimates.iter().map(meta).collect()
 }
 
-pub(crate) fn request(base: &mut LazyModel, step: &FisherStep) -> Result<Request, Error> {
-    let inputs = [
+/// Computes one shard of every estimate into its folder; `sst_subspace::reduce` joins the shards.
+///
+/// # Errors
+/// As [`fisher`].
+pub fn fisher_shard(
+    base: &mut LazyModel,
+    step: &FisherStep,
+    shard: Shard,
+    reporter: &mut dyn Reporter,
+) -> Result<(), Error> {
+    measure(base, step, reporter, &mut |model, source, progress| {
+        Ok(sst_fim::shard(model, source, &step.estimates, shard, progress).map(drop)?)
+    })
+}
+
+type Run<'a> =
+    dyn FnMut(&sst_model::LanguageModel, &Source, &mut dyn FnMut(FisherProgress)) -> Result<(), Error> + 'a;
+
+/// Loads what is measured, runs, and unloads it.
+fn measure(
+    base: &mut LazyModel,
+    step: &FisherStep,
+    reporter: &mut dyn Reporter,
+    run: &mut Run,
+) -> Result<(), Error> {
+    let inputs: BTreeMap<String, Input> = inputs(base, step)?.into_iter().collect();
+    let precision = base.source().precision;
+    let names: Vec<String> = step.adapters.iter().map(|path| name_of(path)).collect();
+    if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+        let reason = format!("two adapters are named {}: rename one of the folders", names[twice]);
+        return Err(Error::Compare(reason));
+    }
+    let examples = step.dataset.read(&step.data)?;
+    let model = base.model()?;
+    for (name, folder) in names.iter().zip(&step.adapters) {
+        model.add_adapter(name, &Adapter::load(folder)?)?;
+    }
+    let stack: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hashes: BTreeMap<&String, &String> = inputs.iter().map(|(role, input)| (role, &input.sha256)).collect();
+    let source = Source {
+        parameters: step.parameters.as_deref(),
+        request: serde_json::json!({ "dataset": step.dataset, "precision": precision, "inputs": hashes }),
+        inputs: inputs.clone(),
+        ..Source::new(&examples, &stack)
+    };
+    reporter.start(&format!("fisher {} on {}", step.name, step.dataset), 0);
+    let mut done = FisherProgress { done: 0, total: 0 };
+    let outcome = run(model, &source, &mut |p| {
+        done = p;
+        reporter.advance(p.done, p.total, "samples");
+    });
+    for name in &names {
+        model.remove_adapter(name);
+    }
+    outcome?;
+    reporter.finish(&format!("{} samples", done.total));
+    Ok(())
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn inputs(base: &mut LazyModel, step: &FisherStep) -> Result<Vec<(String, Input)>, Error> {
+    let mut inputs = vec![
         ("model".to_owned(), base.input()?),
-        ("adapter".to_owned(), Input::hash(&step.adapter)?),
         ("data".to_owned(), Input::hash(&step.data)?),
     ];
+    for (i, folder) in step.adapters.iter().enumerate() {
+        inputs.push((format!("adapter_{i}"), Input::hash(folder)?));
+    }
+    Ok(inputs)
+}
+
+pub(crate) fn request(base: &mut LazyModel, step: &FisherStep, estimate: &Estimate) -> Result<Request, Error> {
     let config = serde_json::json!({
-        "dataset": step.dataset, "fisher": step.config, "precision": base.source().precision,
+        "dataset": step.dataset, "fisher": estimate.config, "parameters": step.parameters, "precision": base.source().precision,
     });
-    Ok(Request::new("fisher", &config, inputs))
+    Ok(Request::new("fisher", &config, inputs(base, step)?))
 }

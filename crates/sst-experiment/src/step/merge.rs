@@ -5,7 +5,7 @@ use crate::request::{Request, fact};
 use sst_adapter::{Adapter, Dtype};
 use sst_artefact::Input;
 use sst_merge::{Diagnostics, MergeInputs, MergeRecord, StrategyConfig, write_merged};
-use sst_subspace::Basis;
+use sst_subspace::PhiBasis;
 use std::path::PathBuf;
 
 /// Which adapters, which strategy, and where to.
@@ -46,7 +46,7 @@ pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
         .collect::<Result<Vec<_>, _>>()?;
     let safety = Adapter::load(&step.safety)?;
     let basis = match &step.basis {
-        Some(path) if strategy.needs_basis() => Some(Basis::load(path)?),
+        Some(path) if strategy.needs_basis() => Some(PhiBasis::load(path)?),
         _ => None,
     };
     let mut inputs = MergeInputs::new(&utilities, &safety).with_control_seed(step.seed);

@@ -8,7 +8,7 @@ mod subspace;
 mod train;
 
 pub use evaluate::{EvaluateStep, evaluate};
-pub use fisher::{FisherStep, fisher};
+pub use fisher::{FisherStep, fisher, fisher_shard};
 pub use merge::{MergeStep, merge};
 pub use subspace::{SubspaceStep, subspace};
 pub use train::{TrainStep, train};

@@ -1,11 +1,11 @@
 //! What V1 and V2 share: S projected onto the first k directions, and weighted sums over phi.
 
 use crate::{Error, MergeInputs, Merged};
-use sst_subspace::{Basis, Projection};
+use sst_subspace::{PhiBasis, Projection};
 
 /// P S and what to report about it.
 pub(super) struct ProjectedSafety {
-    basis: Basis,
+    basis: PhiBasis,
     projection: Projection,
     /// P S, `[n]`.
     pub phi: Vec<f32>,

@@ -4,7 +4,7 @@ use super::adamw::AdamW;
 use super::checkpoint;
 use super::config::CheckedTrainConfig;
 use crate::Error;
-use crate::backward::{Labels, Objective, TokenWeight};
+use crate::backward::{Objective, TokenWeight};
 use crate::batch::BatchLimits;
 use crate::counter::uniform;
 use crate::likelihood::Encoded;
@@ -242,7 +242,7 @@ impl<'a> Trainer<'a> {
         };
         let objective = Objective {
             adapters: &[NAME],
-            labels: Labels::Given,
+            draw_labels: None,
             weight: TokenWeight::Each(1.0 / scored as f64),
         };
         let trained = self.model.adapter(NAME)?;

@@ -82,9 +82,9 @@ pub fn dense_with(
             utility: [rows_u, cols_u],
         });
     }
-    check_setting("eps", eps)?;
     let a = symmetrised("F_s", f_safety)?;
     let mut b = symmetrised("F_u", f_utility)?;
+    check_setting("eps", eps)?;
     b.diag_mut().mapv_inplace(|x| x + eps);
     let (mut values, vectors) = solver.solve(&a, &b)?;
     values.reverse();
@@ -99,7 +99,8 @@ pub fn dense_with(
     Ok(eigen)
 }
 
-fn symmetrised(matrix: &'static str, m: ArrayView2<f64>) -> Result<Array2<f64>, Error> {
+/// The mean with the transpose; finite and symmetric to rounding, or an error.
+pub(super) fn symmetrised(matrix: &'static str, m: ArrayView2<f64>) -> Result<Array2<f64>, Error> {
     if let Some(((row, col), &value)) = m.indexed_iter().find(|(_, x)| !x.is_finite()) {
         return Err(Error::NotFinite {
             matrix,
@@ -132,8 +133,7 @@ fn symmetrised(matrix: &'static str, m: ArrayView2<f64>) -> Result<Array2<f64>, 
 
 /// Fills in residual and orthogonality; a backend may return `Ok` with an answer that solves nothing.
 fn verify(eigen: &mut DenseEigen, a: &Array2<f64>, b: &Array2<f64>) -> Result<(), Error> {
-    let norm = |m: &Array2<f64>| m.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let (norm_a, norm_b) = (norm(a), norm(b));
+    let (norm_a, norm_b) = (frobenius(a.view()), frobenius(b.view()));
     let largest = eigen.values.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
     // lambda = ||A|| / (smallest eigenvalue of B) at most: this large means that B is singular to rounding.
     if largest * norm_b * f64::EPSILON > norm_a {
@@ -167,6 +167,11 @@ fn verify(eigen: &mut DenseEigen, a: &Array2<f64>, b: &Array2<f64>) -> Result<()
         solver: eigen.solver,
         reason: format!("residual {residual:e} exceeds {RESIDUAL_LIMIT:e}"),
     })
+}
+
+/// Frobenius norm.
+pub(super) fn frobenius(m: ArrayView2<f64>) -> f64 {
+    m.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 #[cfg(not(feature = "lapack"))]

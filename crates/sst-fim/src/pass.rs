@@ -1,0 +1,372 @@
+//! One pass over the samples, from encoded examples to the shards of one or several estimates.
+//!
+//! The samples are cut into batches once, whatever the number of shards; shard i of n takes the batches i - 1, i - 1 + n, ... So every batch is
+//! computed with the same rounding wherever it runs, and shards differ from a single run by the order of f64 sums alone.
+
+use crate::estimator::{Accumulate, Batch, Measured, Subject, accumulator};
+use crate::{Error, FisherConfig};
+use serde_json::{Value, json};
+use sst_adapter::{ModulePath, ParamLayout};
+use sst_artefact::Input;
+use sst_data::Example;
+use sst_model::{Encoded, LanguageModel, Objective, TokenWeight};
+use sst_subspace::{Estimator, FisherMeta, FisherShard, Labels, Shard, ShardMeta, reduce, write_shard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Folder of the unfinished sums inside an artefact's folder.
+const PARTIAL: &str = "partial";
+
+/// What is measured: the model with its adapters, and the data.
+#[derive(Debug, Clone)]
+pub struct Source<'a> {
+    /// The examples to draw samples from.
+    pub examples: &'a [Example],
+    /// Adapters on the base model, by the names under which they are loaded; none: the base alone.
+    pub stack: &'a [&'a str],
+    /// The adapter of the stack whose parameters the gradients are of; the last one where not given.
+    pub parameters: Option<&'a str>,
+    /// What else shards of one run must share, as an object of named values: hashes of model, adapters and data.
+    pub request: Value,
+    /// The same as the artefacts' manifests list it.
+    pub inputs: BTreeMap<String, Input>,
+    /// How often the sums are put on the disk.
+    pub checkpoint_every: Duration,
+}
+
+/// An estimate and where its artefact or shard goes.
+#[derive(Debug, Clone)]
+pub struct Estimate {
+    /// Its settings.
+    pub config: FisherConfig,
+    /// Its folder.
+    pub out: PathBuf,
+}
+
+/// What a caller shows after every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FisherProgress {
+    /// Samples done, of this shard.
+    pub done: usize,
+    /// Samples of this shard.
+    pub total: usize,
+}
+
+/// Where the time of a pass went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassTimes {
+    /// Forward passes, the loss and its gradient included.
+    pub forward: Duration,
+    /// Backward passes.
+    pub backward: Duration,
+    /// What the estimators took.
+    pub statistics: Duration,
+}
+
+/// Estimates Fisher information from one pass over the samples; an interrupted run goes on from its last checkpoint.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use sst_fim::{Estimate, FisherConfig, Source, estimate};
+/// use sst_model::{DeviceChoice, LanguageModel, Precision};
+/// let mut model = LanguageModel::load("model".as_ref(), DeviceChoice::Auto, Precision::F32)?;
+/// model.add_adapter("safety", &sst_adapter::Adapter::load("adapters/safety".as_ref())?)?;
+/// let examples = sst_data::Dataset::Jailbreak.read("jailbreak.jsonl".as_ref())?;
+/// let source = Source::new(&examples, &["safety"]);
+/// let kron = FisherConfig { estimator: sst_subspace::Estimator::Kron, ..FisherConfig::default() };
+/// estimate(&model, &source, &[Estimate { config: kron, out: "fisher/safety".into() }], &mut |_| ())?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// As [`shard`], and [`Error::Subspace`] when the sums are not those of a Fisher: a gradient that is not finite, named.
+pub fn estimate(
+    model: &LanguageModel,
+    source: &Source,
+    estimates: &[Estimate],
+    progress: &mut dyn FnMut(FisherProgress),
+) -> Result<Vec<FisherMeta>, Error> {
+    let partial = |e: &Estimate| Estimate {
+        config: e.config.clone(),
+        out: e.out.join(PARTIAL),
+    };
+    let partials: Vec<Estimate> = estimates.iter().map(partial).collect();
+    shard(model, source, &partials, Shard::WHOLE, progress)?;
+    let mut metas = Vec::new();
+    for (partial, whole) in partials.iter().zip(estimates) {
+        metas.push(reduce(std::slice::from_ref(&partial.out), &whole.out)?);
+        std::fs::remove_dir_all(&partial.out).map_err(sst_artefact::Error::io("remove", &partial.out))?;
+    }
+    Ok(metas)
+}
+
+/// Computes one shard of the estimates; [`reduce`] makes the artefact of all of them.
+///
+/// # Errors
+/// [`Error::Samples`] when fewer than an estimator needs are left, [`Error::NotFinite`] naming the example whose loss is not
+/// finite, [`Error::NoParameters`], [`Error::NoModules`], [`Error::NotInStack`], [`Error::NotShared`];
+/// [`Error::Subspace`] when a folder holds the checkpoint of another run; [`Error::Model`].
+pub fn shard(
+    model: &LanguageModel,
+    source: &Source,
+    estimates: &[Estimate],
+    shard: Shard,
+    progress: &mut dyn FnMut(FisherProgress),
+) -> Result<PassTimes, Error> {
+    let Some((first, others)) = estimates.split_first() else {
+        return Ok(PassTimes::default());
+    };
+    for other in others {
+        first.config.check_shared(&other.config)?;
+    }
+    let rows = encode(model, source.examples, estimates)?;
+    let lengths: Vec<usize> = rows.iter().map(|r| r.ids.len()).collect();
+    let plan = model.limits().plan(&lengths);
+    let batches: Vec<&Vec<usize>> = (0..plan.len()).filter(|&b| shard.owns(b)).map(|b| &plan[b]).collect();
+    let mut numbers: Vec<usize> = batches.iter().copied().flatten().copied().collect();
+    numbers.sort_unstable();
+    let subjects = subjects(model, source, estimates)?;
+    let adapter = subjects[0].parameters.as_ref().map(|(at, _)| *at);
+    let shown: BTreeSet<ModulePath> = subjects.iter().flat_map(|s| &s.modules).cloned().collect();
+    let mut jobs = estimates
+        .iter()
+        .zip(subjects)
+        .map(|(e, subject)| Job::begin(model, source, e, subject, shard, (&rows, &numbers, batches.len())))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let objective = Objective {
+        adapters: source.stack,
+        draw_labels: match first.config.labels {
+            Labels::Given => None,
+            Labels::Sampled { seed } => Some(seed),
+        },
+        weight: TokenWeight::RowMean,
+    };
+    let mut times = PassTimes::default();
+    let mut done = 0;
+    let mut written = Instant::now();
+    for (at, members) in batches.iter().enumerate() {
+        done += members.len();
+        if jobs.iter().all(|job| job.meta.batches_done > at) {
+            progress(FisherProgress {
+                done,
+                total: numbers.len(),
+            });
+            continue;
+        }
+        let batch = Batch {
+            rows: members.iter().map(|&i| &rows[i]).collect(),
+            numbers: members.to_vec(),
+        };
+        let wanted = |path: &ModulePath| shown.contains(path);
+        let report = model.backward(&batch.rows, &objective, &wanted, &mut |reading| {
+            let measured = Measured::new(&reading, &batch, adapter);
+            let behind = jobs.iter_mut().filter(|job| job.meta.batches_done <= at);
+            behind.map(|job| job.sums.add(&measured)).collect::<Result<(), Error>>()
+        })?;
+        let losses = report.losses.row_sums();
+        if let Some((row, _)) = batch.rows.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
+            return Err(Error::NotFinite { id: row.id.clone() });
+        }
+        times.forward += report.forward;
+        times.backward += report.backward;
+        times.statistics += report.shown;
+        for job in jobs.iter_mut().filter(|job| job.meta.batches_done <= at) {
+            job.count(&batch);
+        }
+        if written.elapsed() >= source.checkpoint_every && at + 1 < batches.len() {
+            for job in &jobs {
+                job.write(source)?;
+            }
+            written = Instant::now();
+        }
+        progress(FisherProgress {
+            done,
+            total: numbers.len(),
+        });
+    }
+    for job in jobs {
+        job.finish(source)?;
+    }
+    Ok(times)
+}
+
+impl<'a> Source<'a> {
+    /// Examples and adapters alone: the last adapter's parameters, a checkpoint every two minutes, nothing recorded.
+    pub fn new(examples: &'a [Example], stack: &'a [&'a str]) -> Self {
+        Self {
+            examples,
+            stack,
+            parameters: None,
+            request: json!({}),
+            inputs: BTreeMap::new(),
+            checkpoint_every: Duration::from_secs(120),
+        }
+    }
+}
+
+/// One estimate under way.
+struct Job {
+    folder: PathBuf,
+    meta: ShardMeta,
+    sums: Box<dyn Accumulate>,
+}
+
+impl Job {
+    fn begin(
+        model: &LanguageModel,
+        source: &Source,
+        estimate: &Estimate,
+        subject: Subject,
+        shard: Shard,
+        (rows, numbers, batches): (&[Encoded], &[usize], usize),
+    ) -> Result<Self, Error> {
+        let config = &estimate.config;
+        let parameters = subject.parameters.as_ref().map(|(at, _)| source.stack[*at]);
+        let samples = config.estimator == Estimator::Samples;
+        let mut meta = ShardMeta {
+            fisher: config.meta(source.stack, parameters),
+            shard,
+            batches_done: 0,
+            batches,
+            total_samples: rows.len(),
+            request: request(model, source, config),
+            inputs: BTreeMap::new(),
+            rows: numbers.iter().filter(|_| samples).map(|&n| n as u64).collect(),
+        };
+        let checkpoint = open(&estimate.out)?;
+        if let Some(found) = &checkpoint {
+            found.check_resume(&meta)?;
+            meta = found.meta.clone();
+            tracing::info!(batches = meta.batches_done, "resumed from a checkpoint");
+        }
+        let sums = accumulator(config, &subject, numbers, &estimate.out, checkpoint.as_ref())?;
+        Ok(Self {
+            folder: estimate.out.clone(),
+            meta,
+            sums,
+        })
+    }
+
+    fn count(&mut self, batch: &Batch) {
+        self.meta.batches_done += 1;
+        self.meta.fisher.samples += batch.rows.len() as u64;
+        self.meta.fisher.tokens += batch.rows.iter().map(|row| row.scored() as u64).sum::<u64>();
+        self.meta.inputs = self.sums.inputs();
+    }
+
+    fn write(&self, source: &Source) -> Result<(), Error> {
+        self.sums.sync()?;
+        let tensors = self.sums.tensors();
+        write_shard(&self.folder, &self.meta, source.inputs.clone(), &tensors, |name| {
+            self.sums.download(name)
+        })
+    }
+
+    fn finish(self, source: &Source) -> Result<(), Error> {
+        self.write(source)?;
+        self.sums.finish()
+    }
+}
+
+/// The checkpoint in a folder, if there is one.
+fn open(folder: &Path) -> Result<Option<FisherShard>, Error> {
+    if folder.join(sst_artefact::MANIFEST_FILE).exists() {
+        Ok(Some(FisherShard::load(folder)?))
+    } else {
+        Ok(None)
+    }
+}
+
+/// What decides the samples, their batches and their gradients, beside the estimate's own settings.
+fn request(model: &LanguageModel, source: &Source, config: &FisherConfig) -> Value {
+    let limits = model.limits();
+    let mut request = json!({
+        "targets": config.targets,
+        "samples": config.samples,
+        "max_tokens": config.max_tokens,
+        "batch_rows": limits.rows,
+        "batch_tokens": limits.tokens,
+    });
+    if config.estimator == Estimator::Samples {
+        request["gradient_dtype"] = json!(config.gradient_dtype);
+    }
+    if let (Some(ours), Some(theirs)) = (request.as_object_mut(), source.request.as_object()) {
+        ours.extend(theirs.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+    request
+}
+
+/// What each estimate is about.
+fn subjects(model: &LanguageModel, source: &Source, estimates: &[Estimate]) -> Result<Vec<Subject>, Error> {
+    let adapters = source
+        .stack
+        .iter()
+        .map(|name| Ok(model.adapter(name)?.layout()?))
+        .collect::<Result<Vec<_>, sst_model::Error>>()?;
+    let at = match source.parameters {
+        None => source.stack.len().checked_sub(1),
+        Some(name) => {
+            let place = source.stack.iter().position(|n| *n == name);
+            let missing = || Error::NotInStack {
+                parameters: name.to_owned(),
+                stack: source.stack.join(" + "),
+            };
+            Some(place.ok_or_else(missing)?)
+        }
+    };
+    let of_layouts = |layouts: &[ParamLayout]| -> BTreeSet<ModulePath> {
+        let slots = layouts.iter().flat_map(|layout| layout.slots());
+        slots.map(|slot| slot.module()).collect()
+    };
+    let mut subjects = Vec::new();
+    for Estimate { config, .. } in estimates {
+        let modules = match (config.estimator, at) {
+            (Estimator::Kron, _) if !config.targets.is_empty() => model.modules(&config.targets).into_iter().collect(),
+            (Estimator::Kron, _) => of_layouts(&adapters),
+            (_, Some(at)) => of_layouts(&adapters[at..=at]),
+            (estimator, None) => return Err(Error::NoParameters { estimator }),
+        };
+        if modules.is_empty() {
+            let targets = config.targets.join(", ");
+            return Err(Error::NoModules { targets });
+        }
+        subjects.push(Subject {
+            modules,
+            parameters: at.map(|at| (at, adapters[at].clone())),
+            device: model.device(),
+        });
+    }
+    Ok(subjects)
+}
+
+fn encode(model: &LanguageModel, examples: &[Example], estimates: &[Estimate]) -> Result<Vec<Encoded>, Error> {
+    let config = &estimates[0].config;
+    let chosen = sst_data::sample(examples, config.samples.unwrap_or(examples.len()), config.seed);
+    let mut rows = Vec::with_capacity(chosen.len());
+    let mut too_long = 0;
+    for example in &chosen {
+        match config.protocol.encode(model, example, config.max_tokens)? {
+            Some(row) => rows.push(row),
+            None => too_long += 1,
+        }
+    }
+    let needed = |e: &Estimate| match e.config.estimator {
+        Estimator::DiagVariance => 2,
+        Estimator::Diag | Estimator::Kron | Estimator::Samples => 1,
+    };
+    if let Some(e) = estimates.iter().find(|e| rows.len() < needed(e)) {
+        return Err(Error::Samples {
+            estimator: e.config.estimator,
+            needed: needed(e),
+            got: rows.len(),
+            too_long,
+            max_tokens: config.max_tokens,
+        });
+    }
+    if too_long > 0 {
+        tracing::warn!(too_long, config.max_tokens, "samples left out: longer than max_tokens");
+    }
+    Ok(rows)
+}
