@@ -3,7 +3,6 @@
 mod bars;
 mod command;
 mod options;
-mod waiting;
 
 use clap::Parser;
 use command::Command;
@@ -27,7 +26,7 @@ Example, from nothing to a comparison:
   sst sweep docs/recipes/demo.toml --data runs/data --out runs/demo";
 
 fn main() -> ExitCode {
-    waiting::passive();
+    sst_model::restart_tuned();
     let cli = Cli::parse();
     cli.options.start_logging();
     match cli.command.run(&cli.options) {

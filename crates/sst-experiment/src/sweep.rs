@@ -8,6 +8,7 @@ use sst_adapter::Dtype;
 use sst_data::{DataFolder, Split};
 use sst_fim::{Estimate, FisherConfig};
 use sst_merge::StrategyConfig;
+use sst_subspace::{Estimator, SubspaceConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -172,15 +173,19 @@ impl Sweep<'_> {
             used.push(n);
         }
         let safety = folders.pop().unwrap_or_default();
+        let diagonal = matches!(self.recipe.fisher.estimator, Estimator::Diag | Estimator::DiagVariance);
         let mut step = SubspaceStep {
             utility: folders,
             safety,
-            k,
-            eps: self.recipe.fisher.eps,
+            config: SubspaceConfig {
+                k,
+                eps: diagonal.then_some(self.recipe.fisher.eps),
+                ..SubspaceConfig::default()
+            },
             out: PathBuf::new(),
         };
         step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
-        step::subspace(&step)?;
+        step::subspace(&step, self.reporter)?;
         let facts = FisherFacts {
             estimator: self.recipe.fisher.estimator,
             protocol: self.recipe.fisher.protocol,

@@ -86,7 +86,8 @@ impl<'a> Measured<'a> {
 
     pub fn gradients(&self) -> &[FactorGradients] {
         let compute = |at| self.reading.per_sample(at).collect();
-        self.gradients.get_or_init(|| self.adapter.map(compute).unwrap_or_default())
+        self.gradients
+            .get_or_init(|| self.adapter.map(compute).unwrap_or_default())
     }
 }
 

@@ -14,5 +14,5 @@ mod protocol;
 
 pub use config::FisherConfig;
 pub use error::Error;
-pub use pass::{Estimate, FisherProgress, PassTimes, Source, estimate, shard};
+pub use pass::{Estimate, FisherProgress, PassTimes, Samples, Source, estimate, shard};
 pub use protocol::Protocol;

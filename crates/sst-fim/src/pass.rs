@@ -11,6 +11,7 @@ use sst_artefact::Input;
 use sst_data::Example;
 use sst_model::{Encoded, LanguageModel, Objective, TokenWeight};
 use sst_subspace::{Estimator, FisherMeta, FisherShard, Labels, Shard, ShardMeta, reduce, write_shard};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,11 +19,20 @@ use std::time::{Duration, Instant};
 /// Folder of the unfinished sums inside an artefact's folder.
 const PARTIAL: &str = "partial";
 
+/// Where the samples come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Samples<'a> {
+    /// Examples, of which the settings draw some, encode them and leave out the long ones.
+    Drawn(&'a [Example]),
+    /// Tokens that are chosen and encoded already; the settings' protocol, samples, seed and max_tokens are a record of how.
+    Encoded(&'a [Encoded]),
+}
+
 /// What is measured: the model with its adapters, and the data.
 #[derive(Debug, Clone)]
 pub struct Source<'a> {
-    /// The examples to draw samples from.
-    pub examples: &'a [Example],
+    /// What the samples are made of.
+    pub samples: Samples<'a>,
     /// Adapters on the base model, by the names under which they are loaded; none: the base alone.
     pub stack: &'a [&'a str],
     /// The adapter of the stack whose parameters the gradients are of; the last one where not given.
@@ -68,12 +78,12 @@ pub struct PassTimes {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use sst_fim::{Estimate, FisherConfig, Source, estimate};
+/// use sst_fim::{Estimate, FisherConfig, Samples, Source, estimate};
 /// use sst_model::{DeviceChoice, LanguageModel, Precision};
 /// let mut model = LanguageModel::load("model".as_ref(), DeviceChoice::Auto, Precision::F32)?;
 /// model.add_adapter("safety", &sst_adapter::Adapter::load("adapters/safety".as_ref())?)?;
 /// let examples = sst_data::Dataset::Jailbreak.read("jailbreak.jsonl".as_ref())?;
-/// let source = Source::new(&examples, &["safety"]);
+/// let source = Source::new(Samples::Drawn(&examples), &["safety"]);
 /// let kron = FisherConfig { estimator: sst_subspace::Estimator::Kron, ..FisherConfig::default() };
 /// estimate(&model, &source, &[Estimate { config: kron, out: "fisher/safety".into() }], &mut |_| ())?;
 /// # Ok(()) }
@@ -120,7 +130,7 @@ pub fn shard(
     for other in others {
         first.config.check_shared(&other.config)?;
     }
-    let rows = encode(model, source.examples, estimates)?;
+    let rows = encode(model, source.samples, estimates)?;
     let lengths: Vec<usize> = rows.iter().map(|r| r.ids.len()).collect();
     let plan = model.limits().plan(&lengths);
     let batches: Vec<&Vec<usize>> = (0..plan.len()).filter(|&b| shard.owns(b)).map(|b| &plan[b]).collect();
@@ -193,10 +203,10 @@ pub fn shard(
 }
 
 impl<'a> Source<'a> {
-    /// Examples and adapters alone: the last adapter's parameters, a checkpoint every two minutes, nothing recorded.
-    pub fn new(examples: &'a [Example], stack: &'a [&'a str]) -> Self {
+    /// Samples and adapters alone: the last adapter's parameters, a checkpoint every two minutes, nothing recorded.
+    pub fn new(samples: Samples<'a>, stack: &'a [&'a str]) -> Self {
         Self {
-            examples,
+            samples,
             stack,
             parameters: None,
             request: json!({}),
@@ -341,17 +351,27 @@ fn subjects(model: &LanguageModel, source: &Source, estimates: &[Estimate]) -> R
     Ok(subjects)
 }
 
-fn encode(model: &LanguageModel, examples: &[Example], estimates: &[Estimate]) -> Result<Vec<Encoded>, Error> {
+fn encode<'a>(
+    model: &LanguageModel,
+    samples: Samples<'a>,
+    estimates: &[Estimate],
+) -> Result<Cow<'a, [Encoded]>, Error> {
     let config = &estimates[0].config;
-    let chosen = sst_data::sample(examples, config.samples.unwrap_or(examples.len()), config.seed);
-    let mut rows = Vec::with_capacity(chosen.len());
     let mut too_long = 0;
-    for example in &chosen {
-        match config.protocol.encode(model, example, config.max_tokens)? {
-            Some(row) => rows.push(row),
-            None => too_long += 1,
+    let rows = match samples {
+        Samples::Encoded(rows) => Cow::Borrowed(rows),
+        Samples::Drawn(examples) => {
+            let chosen = sst_data::sample(examples, config.samples.unwrap_or(examples.len()), config.seed);
+            let mut rows = Vec::with_capacity(chosen.len());
+            for example in &chosen {
+                match config.protocol.encode(model, example, config.max_tokens)? {
+                    Some(row) => rows.push(row),
+                    None => too_long += 1,
+                }
+            }
+            Cow::Owned(rows)
         }
-    }
+    };
     let needed = |e: &Estimate| match e.config.estimator {
         Estimator::DiagVariance => 2,
         Estimator::Diag | Estimator::Kron | Estimator::Samples => 1,

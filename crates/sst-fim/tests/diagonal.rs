@@ -3,13 +3,13 @@
 
 use sst_adapter::Adapter;
 use sst_data::{Example, Prompt};
-use sst_fim::{Error, FisherConfig, Protocol, diagonal_fisher};
+use sst_fim::{Error, Estimate, FisherConfig, Protocol, Samples, Source};
 use sst_model::{
     BatchLimits, DeviceChoice, LanguageModel, Objective, Precision, TokenWeight, TrainConfig, Trainer, floats,
     write_tiny_model,
 };
-use std::collections::BTreeMap;
 use sst_subspace::{DiagonalFisher, Estimator};
+use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 fn examples() -> Vec<Example> {
@@ -39,8 +39,20 @@ fn model() -> (TempDir, LanguageModel, Adapter) {
     (dir, model, adapter)
 }
 
-fn estimate(model: &mut LanguageModel, config: &FisherConfig) -> DiagonalFisher {
-    diagonal_fisher(model, "a", &examples(), config, &mut |_| ()).unwrap()
+fn try_estimate(model: &LanguageModel, config: &FisherConfig) -> Result<DiagonalFisher, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let estimate = Estimate {
+        config: config.clone(),
+        out: folder.path().to_path_buf(),
+    };
+    let examples = examples();
+    let source = Source::new(Samples::Drawn(&examples), &["a"]);
+    sst_fim::estimate(model, &source, &[estimate], &mut |_| ())?;
+    Ok(DiagonalFisher::load(folder.path())?)
+}
+
+fn estimate(model: &LanguageModel, config: &FisherConfig) -> DiagonalFisher {
+    try_estimate(model, config).unwrap()
 }
 
 /// Every sample's gradient from a pass of its own.
@@ -102,20 +114,20 @@ fn both_estimators_follow_their_definitions() {
             protocol,
             ..FisherConfig::default()
         };
-        close(&estimate(&mut model, &config(Estimator::Diag)), &second);
-        close(&estimate(&mut model, &config(Estimator::DiagVariance)), &variance);
+        close(&estimate(&model, &config(Estimator::Diag)), &second);
+        close(&estimate(&model, &config(Estimator::DiagVariance)), &variance);
     }
 }
 
 #[test]
 fn the_artefact_says_what_it_is_and_samples_are_nested() {
-    let (_dir, mut model, adapter) = model();
+    let (_dir, model, adapter) = model();
     let config = FisherConfig {
         samples: Some(4),
         seed: 3,
         ..FisherConfig::default()
     };
-    let few = estimate(&mut model, &config);
+    let few = estimate(&model, &config);
     assert_eq!(few.meta.samples, 4);
     assert_eq!(few.meta.protocol, "response");
     assert_eq!(few.layout, adapter.layout());
@@ -126,26 +138,24 @@ fn the_artefact_says_what_it_is_and_samples_are_nested() {
     assert_eq!(few.meta.tokens, tokens as u64);
     assert_eq!(
         few.values,
-        estimate(&mut model, &config).values,
+        estimate(&model, &config).values,
         "the same twice, to the bit"
     );
 }
 
 #[test]
 fn too_few_samples_are_refused() {
-    let (_dir, mut model, _) = model();
+    let (_dir, model, _) = model();
     let config = FisherConfig {
         samples: Some(1),
         ..FisherConfig::default()
     };
-    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ()).unwrap_err();
+    let error = try_estimate(&model, &config).unwrap_err();
     assert!(matches!(error, Error::Samples { needed: 2, got: 1, .. }), "{error}");
     let config = FisherConfig {
         max_tokens: 1,
         ..FisherConfig::default()
     };
-    let error = diagonal_fisher(&mut model, "a", &examples(), &config, &mut |_| ())
-        .unwrap_err()
-        .to_string();
+    let error = try_estimate(&model, &config).unwrap_err().to_string();
     assert!(error.contains("9 were longer than 1 tokens"), "{error}");
 }

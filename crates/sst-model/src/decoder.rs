@@ -27,7 +27,7 @@ use tape::LayerTape;
 use tch::{Device, Kind, Tensor};
 
 /// Rows of the head's output computed at once.
-const HEAD_ROWS: i64 = 128;
+const HEAD_ROWS: i64 = 256;
 
 /// What the rows of the head's output are compared with.
 pub(crate) enum Targets {
@@ -172,7 +172,9 @@ impl Decoder {
                 (k, v) = cache.extend(n, &k, &v);
             }
             let attended = tape.is_some().then(|| Attended::new(&q, &k, &v, mask));
-            let mixed = attended.as_ref().map_or_else(|| attend(&q, &k, &v, mask), Attended::out);
+            let mixed = attended
+                .as_ref()
+                .map_or_else(|| attend(&q, &k, &v, mask), Attended::out);
             let mut o = layer.o.apply(&joined_heads(&mixed), stack);
             let y = o.y.g_add_(&x);
             let y_scale = layer.post_norm.scale(&y);
@@ -227,13 +229,14 @@ impl Decoder {
         while let Some(at) = tape.layers.pop() {
             let n = tape.layers.len();
             let layer = &self.layers[n];
-            let mut visit = |projection: &Projection, input: &dyn Fn() -> Tensor, d: &Tensor, h: Vec<Tensor>, g: &[Tensor]| {
-                if is_wanted(projection) {
-                    show(reading(projection, (batch, seq), &input(), d, h, g, stack, wanted))
-                } else {
-                    Ok(())
-                }
-            };
+            let mut visit =
+                |projection: &Projection, input: &dyn Fn() -> Tensor, d: &Tensor, h: Vec<Tensor>, g: &[Tensor]| {
+                    if is_wanted(projection) {
+                        show(reading(projection, (batch, seq), &input(), d, h, g, stack, wanted))
+                    } else {
+                        Ok(())
+                    }
+                };
 
             let g = layer.down.lora_gradients(&gradient, stack);
             visit(&layer.down, &|| gated(&at.gate_up), &gradient, at.down_h, &g)?;
@@ -257,7 +260,8 @@ impl Decoder {
             let d_qkv = Tensor::empty([batch * seq, (heads + 2 * kv) * hd], (d_q.kind(), d_q.device()));
             let split = d_qkv.view([batch, seq, heads + 2 * kv, hd]);
             for (d, from, count) in [(&d_q, 0, heads), (&d_k, heads, kv)] {
-                tape.rotation.invert_into(&d.transpose(1, 2), &split.narrow(2, from, count));
+                tape.rotation
+                    .invert_into(&d.transpose(1, 2), &split.narrow(2, from, count));
             }
             split.narrow(2, heads + kv, kv).copy_(&d_v.transpose(1, 2));
             let g = layer.qkv.lora_gradients(&d_qkv, stack);
@@ -283,18 +287,25 @@ impl Decoder {
         for from in (0..n).step_by(HEAD_ROWS as usize) {
             let rows = HEAD_ROWS.min(n - from);
             let logits = normed.narrow(0, from, rows).linear(&self.head, None::<&Tensor>);
-            let mut log_p = logits.log_softmax(-1, Kind::Float);
-            drop(logits);
+            let logits = logits.to_kind(Kind::Float);
+            let (largest, place) = logits.max_dim(1, true);
             let target = match targets {
                 Targets::Given(targets) => targets.narrow(0, from, rows).unsqueeze(1),
-                Targets::Drawn(draws) => drawn(&log_p, &draws.narrow(0, from, rows)),
+                Targets::Drawn(draws) => drawn(&logits, &draws.narrow(0, from, rows)),
             };
-            losses.push(log_p.gather(1, &target, false).squeeze_dim(1).neg());
+            let at_target = logits.gather(1, &target, false);
+            // A row is as long as the vocabulary: the probabilities take the place of the logits that they are made of.
+            let mut p = logits.internal_softmax_out(&logits, 1, false);
+            let log_sum = largest - p.gather(1, &place, false).log();
+            losses.push((log_sum - at_target).squeeze_dim(1));
             // d(-log p_target) / d logits = p - onehot(target)
-            let mut d = log_p.exp_();
-            let _ = d.scatter_add_(1, &target, &Tensor::full(target.size(), -1.0, (Kind::Float, d.device())));
+            let _ = p.scatter_add_(
+                1,
+                &target,
+                &Tensor::full(target.size(), -1.0, (Kind::Float, p.device())),
+            );
             let weight = weights.narrow(0, from, rows).unsqueeze(1);
-            gradients.push((d.to_kind(self.kind()).matmul(&self.head) * weight).to_kind(self.kind()));
+            gradients.push((p.to_kind(self.kind()).matmul(&self.head) * weight).to_kind(self.kind()));
         }
         let gradient = self.norm.backward(&Tensor::cat(&gradients, 0), hidden, &scale);
         (Tensor::cat(&losses, 0), gradient)
@@ -314,12 +325,17 @@ impl Decoder {
     }
 }
 
-/// The first token at which the cumulated probability exceeds the draw: int64 [n, 1], from log p [n, vocab].
-fn drawn(log_p: &Tensor, draws: &Tensor) -> Tensor {
-    let below = log_p.exp().cumsum(-1, Kind::Float).le_tensor(draws);
-    let last = log_p.size()[1] - 1;
+/// The first token at which the cumulated probability exceeds the draw: int64 [n, 1], from logits f32 [n, vocab].
+fn drawn(logits: &Tensor, draws: &Tensor) -> Tensor {
+    let below = logits
+        .softmax(-1, Kind::Double)
+        .cumsum(-1, Kind::Double)
+        .le_tensor(draws);
+    let last = logits.size()[1] - 1;
     // Rounding may leave the whole sum below the draw.
-    below.sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64).clamp_max(last)
+    below
+        .sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
+        .clamp_max(last)
 }
 
 /// silu(gate) * up, from [tokens, 2 d_ff] to [tokens, d_ff].

@@ -88,6 +88,12 @@ impl LanguageModel {
         self.decoder.linear_shape(path.as_str())
     }
 
+    /// (vocabulary, d_model) of the head.
+    pub fn head_shape(&self) -> (usize, usize) {
+        let config = self.decoder.config();
+        (config.vocab_size, config.hidden_size)
+    }
+
     /// Loads an adapter beside the model under `name`, replacing one of the same name.
     ///
     /// # Errors

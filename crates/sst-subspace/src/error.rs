@@ -111,7 +111,7 @@ pub enum Error {
         right_estimator: Estimator,
     },
     /// A setting that the solver of this estimator does not have.
-    #[error("`{name}` is no setting for `{estimator}` Fishers: use `{instead}`")]
+    #[error("`{name}` is no setting for `{estimator}` Fishers: use {instead}")]
     Inapplicable {
         /// The setting.
         name: &'static str,
@@ -244,7 +244,7 @@ pub enum Error {
     #[error("prefix projection is defined for coordinates only: use `aligned` with a sample basis")]
     PrefixOfVectors,
     /// Two bases that cannot be compared.
-    #[error("a basis of coordinates and a basis of dense vectors have no common form to compare")]
+    #[error("angles are between two bases of coordinates, or two of dense vectors of phi, not between other pairs")]
     BasisKinds,
     /// A backend gave up or its answer does not solve the problem.
     #[error("gevp ({solver}): {reason}")]

@@ -8,6 +8,8 @@
 //!   [`gevp::kronecker`]: two small pairs per layer; [`gevp::samples`]: exact, from inner products of gradients.
 //! - [`Basis`], [`SampleBasis`], [`KroneckerBasis`]: the span of the top k, its projection and how much it keeps;
 //!   [`PhiBasis`] is any basis of phi.
+//! - [`SubspaceConfig`]: from Fisher folders to a subspace by the estimator's solver; [`inspect`](mod@inspect): what is in
+//!   an artefact's folder.
 //! - [`principal_angles`], [`SubspaceAngles`], [`bootstrap`], [`effective_rank`]: how alike, how stable, how large.
 //!
 //! ```
@@ -35,6 +37,7 @@ mod effective_rank;
 mod error;
 mod fisher;
 pub mod gevp;
+pub mod inspect;
 mod kronecker_basis;
 mod phi_basis;
 mod projection;

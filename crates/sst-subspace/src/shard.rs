@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-const KIND: &str = "fisher-shard";
+pub(crate) const KIND: &str = "fisher-shard";
 /// Key of the number of batches in the sums' metadata, and of the sums' file in the manifest's facts.
 const BATCHES_KEY: &str = "batches_done";
 const SUMS_KEY: &str = "sums";

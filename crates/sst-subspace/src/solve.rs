@@ -8,6 +8,8 @@
 
 mod contest;
 mod kronecker;
+#[cfg(test)]
+pub(crate) mod made_up;
 mod samples;
 mod subspace;
 
@@ -16,7 +18,9 @@ pub use samples::SamplePair;
 pub use subspace::{SafetySubspace, SubspaceSummary};
 
 use crate::fisher::{check_setting, read_meta};
-use crate::{BootstrapConfig, DiagonalFisher, Error, Estimator, KroneckerFisher, RATIO_EPS, SampleFisher, Stability, gevp};
+use crate::{
+    BootstrapConfig, DiagonalFisher, Error, Estimator, KroneckerFisher, RATIO_EPS, SampleFisher, Stability, gevp,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -89,17 +93,25 @@ impl SubspaceConfig {
         };
         let k = self.k;
         if matches!(estimator, Estimator::Diag | Estimator::DiagVariance) {
-            refuse(self.ridge.is_some(), "ridge", "eps")?;
-            refuse(self.bootstrap.is_some(), "bootstrap", "per-sample gradients (`samples`)")?;
+            refuse(self.ridge.is_some(), "ridge", "`eps`")?;
+            refuse(
+                self.bootstrap.is_some(),
+                "bootstrap",
+                "Fishers of the estimator samples",
+            )?;
             let eps = self.eps.unwrap_or(RATIO_EPS);
             check_setting("eps", eps)?;
             return Ok(SubspaceProblem::Ratios { k, eps });
         }
-        refuse(self.eps.is_some(), "eps", "ridge")?;
+        refuse(self.eps.is_some(), "eps", "`ridge`")?;
         let ridge = self.ridge.unwrap_or(RELATIVE_RIDGE);
         check_setting("ridge", ridge)?;
         if estimator == Estimator::Kron {
-            refuse(self.bootstrap.is_some(), "bootstrap", "per-sample gradients (`samples`)")?;
+            refuse(
+                self.bootstrap.is_some(),
+                "bootstrap",
+                "Fishers of the estimator samples",
+            )?;
             return Ok(SubspaceProblem::Products { k, ridge });
         }
         Ok(SubspaceProblem::Samples {
@@ -185,4 +197,133 @@ fn one_family(safety: &Path, utility: &[PathBuf]) -> Result<Estimator, Error> {
         return Err(Error::NoFisher);
     }
     Ok(left_estimator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(k: usize) -> SubspaceConfig {
+        SubspaceConfig {
+            k,
+            ..SubspaceConfig::default()
+        }
+    }
+
+    #[test]
+    fn diagonals_are_solved_as_before_to_the_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let [s, u, v] = ["s", "u", "v"].map(|name| dir.path().join(name));
+        let safety = made_up::diagonal(&s, 1);
+        let utility = [made_up::diagonal(&u, 2), made_up::diagonal(&v, 3)];
+        let problem = config(7).check(&s, &[u.clone(), v.clone()]).unwrap();
+        let settings = serde_json::to_string(&problem).unwrap();
+        assert_eq!(settings, r#"{"k":7,"eps":1e-6}"#);
+        let (got, none) = problem.solve(&s, &[u, v], &mut |_, _| ()).unwrap();
+        let want = gevp::diagonal(&safety, &DiagonalFisher::mean(&utility).unwrap(), 7, RATIO_EPS).unwrap();
+        assert_eq!((got, none), (SafetySubspace::Phi(want.into()), None));
+    }
+
+    #[test]
+    fn every_family_is_solved_and_its_folder_summed_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        made_up::diagonal(&at("diag-s"), 1);
+        made_up::diagonal(&at("diag-u"), 2);
+        made_up::kron(&at("kron-s"), 1, true);
+        made_up::kron(&at("kron-u"), 30, true);
+        made_up::samples(&at("samples-s"), 4, 1);
+        made_up::samples(&at("samples-u"), 5, 30);
+        for (family, solver, available) in [
+            ("diag", "ratios", 26),
+            ("kron", "kronecker", 4 * 6 + 2 * 6 + 5 * 3),
+            ("samples", "samples", 8), // rank N_s in both modules
+        ] {
+            let (s, u) = (at(&format!("{family}-s")), [at(&format!("{family}-u"))]);
+            let wanted = SubspaceConfig {
+                bootstrap: (family == "samples").then_some(5),
+                ..config(3)
+            };
+            let problem = wanted.check(&s, &u).unwrap();
+            let (subspace, bootstrap) = problem.solve(&s, &u, &mut |_, _| ()).unwrap();
+            let out = at(&format!("{family}-out"));
+            subspace.save(&out, Default::default(), bootstrap.as_ref()).unwrap();
+            let summary = SubspaceSummary::load(&out).unwrap();
+            assert_eq!(summary, SubspaceSummary::of(&subspace, bootstrap));
+            assert_eq!(
+                (summary.k, summary.available, summary.solver),
+                (3, Some(available), solver)
+            );
+            assert_eq!(summary.eigenvalues.len(), 3);
+            assert_eq!(summary.bootstrap.map(|b| b.overlaps.len()), wanted.bootstrap);
+            assert!(
+                summary.residual.is_none_or(|r| r <= 1e-13),
+                "{family}: {:?}",
+                summary.residual
+            );
+            assert_eq!(SafetySubspace::load(&out).unwrap(), subspace);
+        }
+    }
+
+    #[test]
+    fn mixed_families_and_foreign_settings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let [diag, kron, samples] = ["diag", "kron", "samples"].map(|name| dir.path().join(name));
+        made_up::diagonal(&diag, 1);
+        made_up::kron(&kron, 1, true);
+        made_up::samples(&samples, 3, 1);
+        let message = config(1)
+            .check(&diag, &[diag.clone(), kron.clone()])
+            .unwrap_err()
+            .to_string();
+        let expected = format!(
+            "{} holds a `diag-variance` Fisher and {} a `kron` one",
+            diag.display(),
+            kron.display()
+        );
+        assert!(message.starts_with(&expected), "{message}");
+        let (eps, ridge, bootstrap) = (Some(1e-6), Some(1e-2), Some(5));
+        for (folder, config, expected) in [
+            (
+                &diag,
+                SubspaceConfig { ridge, ..config(1) },
+                "`ridge` is no setting for `diag-variance` Fishers: use `eps`",
+            ),
+            (
+                &kron,
+                SubspaceConfig { eps, ..config(1) },
+                "`eps` is no setting for `kron` Fishers: use `ridge`",
+            ),
+            (
+                &samples,
+                SubspaceConfig { eps, ..config(1) },
+                "`eps` is no setting for `samples` Fishers",
+            ),
+            (
+                &diag,
+                SubspaceConfig { bootstrap, ..config(1) },
+                "`bootstrap` is no setting for `diag-variance`",
+            ),
+            (
+                &kron,
+                SubspaceConfig { bootstrap, ..config(1) },
+                "`bootstrap` is no setting for `kron`",
+            ),
+            (
+                &kron,
+                SubspaceConfig {
+                    ridge: Some(f64::NAN),
+                    ..config(1)
+                },
+                "`ridge` = NaN",
+            ),
+        ] {
+            let message = config
+                .check(folder, std::slice::from_ref(folder))
+                .unwrap_err()
+                .to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+        assert!(matches!(config(1).check(&kron, &[]), Err(Error::NoFisher)));
+    }
 }

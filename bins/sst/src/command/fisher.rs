@@ -128,10 +128,18 @@ impl Measure {
                 max_tokens: self.max_tokens,
                 seed: self.seed,
             },
-            out: if several { self.out.join(estimator.name()) } else { self.out.clone() },
+            out: if several {
+                self.out.join(estimator.name())
+            } else {
+                self.out.clone()
+            },
         };
         let step = FisherStep {
-            name: if names.is_empty() { "base".to_owned() } else { names.join(" + ") },
+            name: if names.is_empty() {
+                "base".to_owned()
+            } else {
+                names.join(" + ")
+            },
             estimates: self.estimator.iter().map(estimate).collect(),
             adapters: self.adapter,
             parameters: self.parameters,
@@ -154,13 +162,19 @@ impl Measure {
 /// One line per artefact.
 fn print(options: &Options, artefacts: &[(PathBuf, FisherMeta)]) -> anyhow::Result<()> {
     let facts = |folder: &Path| -> anyhow::Result<serde_json::Value> {
-        Ok(Manifest::read(folder).context("the artefact was written and cannot be read")?.facts)
+        Ok(Manifest::read(folder)
+            .context("the artefact was written and cannot be read")?
+            .facts)
     };
     let (mut lines, mut values) = (Vec::new(), Vec::new());
     for (folder, meta) in artefacts {
         let facts = facts(folder)?;
         let below = facts["share_below_ridge"].as_f64().map_or(String::new(), |share| {
-            format!(", {:.1} % of entries below the ridge of {:e}", 100.0 * share, meta.ridge)
+            format!(
+                ", {:.1} % of entries below the ridge of {:e}",
+                100.0 * share,
+                meta.ridge
+            )
         });
         lines.push(format!(
             "{}: {} from {} samples ({} scored tokens){below}",

@@ -4,6 +4,7 @@ mod compare;
 mod data;
 mod eval;
 mod fisher;
+mod inspect;
 mod merge;
 mod model;
 mod subspace;
@@ -36,6 +37,8 @@ pub enum Command {
     Eval(eval::Eval),
     /// Print evaluations side by side.
     Compare(compare::Compare),
+    /// Show what is inside artefact folders.
+    Inspect(inspect::Inspect),
     /// Run a recipe: train, measure, merge over a grid, evaluate, compare.
     Sweep(sweep::Sweep),
 }
@@ -52,6 +55,7 @@ impl Command {
             Self::Merge(command) => command.run(options),
             Self::Eval(command) => command.run(options),
             Self::Compare(command) => command.run(options),
+            Self::Inspect(command) => command.run(options),
             Self::Sweep(command) => command.run(options),
         }
     }

@@ -3,14 +3,18 @@
 use crate::options::Options;
 use clap::Args;
 use sst_experiment::step::{SubspaceStep, subspace};
-use sst_subspace::{RATIO_EPS, Spectrum};
-use std::path::PathBuf;
+use sst_subspace::{SubspaceConfig, SubspaceSummary};
+use std::path::{Path, PathBuf};
 
 /// Solve F_s v = lambda (F_u + eps I) v and keep the top k: directions that matter for safety and not for utility.
+///
+/// The artefacts' estimator decides the solver: ratios of diagonals (diag, diag-variance), Kronecker factors (kron), or
+/// per-sample gradients (samples).
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  sst subspace --utility runs/fisher-A5 --safety runs/fisher-A7 -k 20 --out runs/subspace")]
+Examples:
+  sst subspace --utility runs/fisher-A5 --safety runs/fisher-A7 -k 20 --out runs/subspace
+  sst subspace --utility runs/samples-A5 --safety runs/samples-A7 -k 20 --ridge 0.01 --bootstrap 100 --out runs/exact")]
 pub struct Subspace {
     /// Folder of a utility Fisher artefact; several are averaged.
     #[arg(long, value_name = "DIR", required = true)]
@@ -21,9 +25,18 @@ pub struct Subspace {
     /// Number of directions.
     #[arg(short, long)]
     k: usize,
-    /// Added to the denominator, on top of the estimator's ridge.
-    #[arg(long, default_value_t = RATIO_EPS)]
-    eps: f64,
+    /// diag, diag-variance: added to the denominator, on top of the estimator's ridge. [default: 1e-6]
+    #[arg(long)]
+    eps: Option<f64>,
+    /// kron, samples: eps relative to the mean eigenvalue of F_u. [default: 1e-2]
+    #[arg(long)]
+    ridge: Option<f64>,
+    /// samples: draw the samples anew so many times, and say how stable the top k is.
+    #[arg(long, value_name = "B")]
+    bootstrap: Option<usize>,
+    /// Seed of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Folder for the basis.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -34,22 +47,45 @@ impl Subspace {
         let step = SubspaceStep {
             utility: self.utility,
             safety: self.safety,
-            k: self.k,
-            eps: self.eps,
+            config: SubspaceConfig {
+                k: self.k,
+                eps: self.eps,
+                ridge: self.ridge,
+                bootstrap: self.bootstrap,
+                seed: self.seed,
+            },
             out: self.out,
         };
-        let basis = subspace(&step)?;
-        let spectrum = Spectrum::of(basis.eigenvalues().to_vec());
-        let (first, last) = (spectrum.head.first(), spectrum.tail.last());
-        let text = format!(
-            "{}: {} of {} directions, eigenvalues {:.4e} to {:.4e}",
-            step.out.display(),
-            basis.k(),
-            basis.layout().len(),
-            first.copied().unwrap_or(f64::NAN),
-            last.copied().unwrap_or(f64::NAN)
-        );
-        let value = serde_json::json!({ "k": basis.k(), "spectrum": spectrum, "selection": basis.selection() });
-        options.print(&value, &text)
+        let summary = subspace(&step, &mut *options.reporter())?;
+        options.print(&summary, &text(&step.out, &summary))
     }
+}
+
+fn text(out: &Path, summary: &SubspaceSummary) -> String {
+    let (first, last) = (summary.eigenvalues.first(), summary.eigenvalues.last());
+    let mut text = format!(
+        "{}: {} of {} directions, eigenvalues {:.4e} to {:.4e} ({}",
+        out.display(),
+        summary.k,
+        summary.available.unwrap_or_default(),
+        first.copied().unwrap_or(f64::NAN),
+        last.copied().unwrap_or(f64::NAN),
+        summary.solver,
+    );
+    if let Some(residual) = summary.residual {
+        text += &format!(", residual {residual:.1e}");
+    }
+    text.push(')');
+    if let Some(stability) = &summary.bootstrap {
+        let [low, high] = stability.interval;
+        text += &format!(
+            "\nbootstrap of {}: overlap {:.3} [{low:.3}, {high:.3}] with the same k of resampled data; \
+             a random subspace: {:.1e} of all parameters, {:.3} in the samples' span",
+            stability.overlaps.len(),
+            stability.mean,
+            stability.random,
+            stability.random_in_span,
+        );
+    }
+    text
 }

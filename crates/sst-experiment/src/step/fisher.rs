@@ -5,7 +5,7 @@ use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
 use sst_artefact::{Input, Manifest};
 use sst_data::Dataset;
-use sst_fim::{Estimate, FisherProgress, Source};
+use sst_fim::{Estimate, FisherProgress, Samples, Source};
 use sst_subspace::{FisherMeta, Shard};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -74,16 +74,10 @@ pub fn fisher_shard(
     })
 }
 
-type Run<'a> =
-    dyn FnMut(&sst_model::LanguageModel, &Source, &mut dyn FnMut(FisherProgress)) -> Result<(), Error> + 'a;
+type Run<'a> = dyn FnMut(&sst_model::LanguageModel, &Source, &mut dyn FnMut(FisherProgress)) -> Result<(), Error> + 'a;
 
 /// Loads what is measured, runs, and unloads it.
-fn measure(
-    base: &mut LazyModel,
-    step: &FisherStep,
-    reporter: &mut dyn Reporter,
-    run: &mut Run,
-) -> Result<(), Error> {
+fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter, run: &mut Run) -> Result<(), Error> {
     let inputs: BTreeMap<String, Input> = inputs(base, step)?.into_iter().collect();
     let precision = base.source().precision;
     let names: Vec<String> = step.adapters.iter().map(|path| name_of(path)).collect();
@@ -102,7 +96,7 @@ fn measure(
         parameters: step.parameters.as_deref(),
         request: serde_json::json!({ "dataset": step.dataset, "precision": precision, "inputs": hashes }),
         inputs: inputs.clone(),
-        ..Source::new(&examples, &stack)
+        ..Source::new(Samples::Drawn(&examples), &stack)
     };
     reporter.start(&format!("fisher {} on {}", step.name, step.dataset), 0);
     let mut done = FisherProgress { done: 0, total: 0 };

@@ -35,8 +35,10 @@ impl Accumulate for Diagonal {
                     self.sums
                         .add(format!("first/{}.{factor}", module.path), &over_batch(&gradients));
                 }
-                self.sums
-                    .add(format!("second/{}.{factor}", module.path), &over_batch(&gradients.square()));
+                self.sums.add(
+                    format!("second/{}.{factor}", module.path),
+                    &over_batch(&gradients.square()),
+                );
             }
         }
         Ok(())

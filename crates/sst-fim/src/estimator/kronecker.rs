@@ -69,7 +69,12 @@ impl Accumulate for Kronecker {
         let x = pick(&reading.input); // [counted, d_in]
         let count = counted.len() as f64;
         let mut shared: Option<ModulePath> = None;
-        for linear in reading.linears.iter().filter(|l| self.modules.contains(&l.path)).collect::<Vec<_>>() {
+        for linear in reading
+            .linears
+            .iter()
+            .filter(|l| self.modules.contains(&l.path))
+            .collect::<Vec<_>>()
+        {
             let path = &linear.path;
             let d = pick(&linear.output); // [counted, d_out]
             if self.weighting == TokenWeighting::GradientNorm {

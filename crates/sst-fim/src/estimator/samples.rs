@@ -19,7 +19,13 @@ pub(super) struct Samples {
 
 impl Samples {
     /// Lays out a file for the samples `numbers` (ascending), or opens the one that is there.
-    pub fn new(folder: &Path, layout: &ParamLayout, numbers: &[usize], dtype: Dtype, there: bool) -> Result<Self, Error> {
+    pub fn new(
+        folder: &Path,
+        layout: &ParamLayout,
+        numbers: &[usize],
+        dtype: Dtype,
+        there: bool,
+    ) -> Result<Self, Error> {
         let path = folder.join(GRADIENTS_FILE);
         let store = if there {
             GradientStore::open_existing(&path)?

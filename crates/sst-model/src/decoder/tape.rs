@@ -86,7 +86,11 @@ impl Reading {
         self.factors(adapter, move |left, right| flat(left).tr().matmul(&flat(right)))
     }
 
-    fn factors(&self, adapter: usize, product: impl Fn(&Tensor, &Tensor) -> Tensor) -> impl Iterator<Item = FactorGradients> {
+    fn factors(
+        &self,
+        adapter: usize,
+        product: impl Fn(&Tensor, &Tensor) -> Tensor,
+    ) -> impl Iterator<Item = FactorGradients> {
         let wide = |t: &Tensor| t.to_kind(Kind::Float);
         let input = wide(&self.input);
         self.linears.iter().filter_map(move |linear| {

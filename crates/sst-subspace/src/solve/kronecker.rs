@@ -42,7 +42,9 @@ pub fn kronecker_basis(
     for (m, module) in modules.iter().enumerate() {
         let (f_s, f_u) = (safety.factors(module)?, mean_factors(utility, module)?);
         let (input, output) = (pair(&f_s, &f_u, |f| &f.input), pair(&f_s, &f_u, |f| &f.output));
-        let shared = std::iter::once(safety).chain(utility).map(|fisher| fisher.input(module));
+        let shared = std::iter::once(safety)
+            .chain(utility)
+            .map(|fisher| fisher.input(module));
         let shared: Vec<&ModulePath> = shared.collect::<Result<_, _>>()?;
         let eigen = KroneckerEigen {
             input: match solved.take() {
@@ -54,13 +56,20 @@ pub fn kronecker_basis(
         clamped = clamped.min(eigen.input.clamped);
         clamped = eigen.output.iter().fold(clamped, |least, side| least.min(side.clamped));
         let [d_out, d_in] = safety.shape(module)?;
-        let products = top_products(&[eigen.spectrum()], k.min(d_out * d_in)).map_err(Error::in_module(module.as_str()))?;
+        let products =
+            top_products(&[eigen.spectrum()], k.min(d_out * d_in)).map_err(Error::in_module(module.as_str()))?;
         let admitted = contest.enter(m, products.iter().map(|p| p.value));
         let products = &products[..admitted];
         if admitted > 0 {
             let pairs: Vec<_> = products.iter().map(|p| (p.output, p.input)).collect();
             let residual = eigen.residual(input, Some(output), &pairs)?;
-            kept.insert(m, (KroneckerDirections::new(&eigen, input, Some(output), products)?, residual));
+            kept.insert(
+                m,
+                (
+                    KroneckerDirections::new(&eigen, input, Some(output), products)?,
+                    residual,
+                ),
+            );
         }
         kept.retain(|earlier, (directions, _)| {
             let count = contest.count(*earlier);
@@ -78,7 +87,9 @@ pub fn kronecker_basis(
         residual: kept.values().map(|(_, residual)| *residual).fold(0.0, largest),
         clamped,
     };
-    let directions = kept.into_iter().map(|(m, (directions, _))| (modules[m].clone(), directions));
+    let directions = kept
+        .into_iter()
+        .map(|(m, (directions, _))| (modules[m].clone(), directions));
     KroneckerBasis::new(directions.collect(), selection)
 }
 
@@ -129,4 +140,131 @@ fn mean_factors(fishers: &[KroneckerFisher], module: &ModulePath) -> Result<Kron
         mean.output /= fishers.len() as f64;
     }
     Ok(mean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{DOWN, K, Q, draw, kron as made_up};
+    use super::*;
+    use crate::gevp::{DenseEigen, dense};
+    use ndarray::linalg::kron;
+    use ndarray::{Array1, Array2, s};
+
+    const RIDGE: f64 = 1e-2;
+
+    /// The whole problem of one layer, with the factors of two utility Fishers averaged.
+    fn brute_force(
+        safety: &KroneckerFisher,
+        utility: &[KroneckerFisher; 2],
+        module: &str,
+    ) -> (DenseEigen, Array2<f64>) {
+        let module = module.into();
+        let [x, y] = utility.each_ref().map(|fisher| fisher.factors(&module).unwrap());
+        let ridged = |x: Array2<f64>, y: Array2<f64>| {
+            let mean = 0.5 * (x + y);
+            let eps = RIDGE * mean.diag().mean().unwrap();
+            let n = mean.nrows();
+            mean + eps * Array2::<f64>::eye(n)
+        };
+        let b = kron(&ridged(x.output, y.output), &ridged(x.input, y.input));
+        let f_s = safety.factors(&module).unwrap();
+        let f_s = kron(&f_s.output, &f_s.input);
+        (dense(f_s.view(), b.view(), 0.0).unwrap(), b)
+    }
+
+    #[test]
+    fn keeps_the_top_k_of_the_dense_problems_of_all_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str| dir.path().join(name);
+        let safety = made_up(&folder("s"), 1, true);
+        let utility = [made_up(&folder("u"), 30, true), made_up(&folder("v"), 60, true)];
+        let brute = [Q, K, DOWN].map(|module| (module, brute_force(&safety, &utility, module)));
+        let mut values: Vec<f64> = brute.iter().flat_map(|(_, (eigen, _))| eigen.values.to_vec()).collect();
+        values.sort_by(|x, y| y.total_cmp(x));
+        for k in [1, 5, 17, values.len()] {
+            let mut seen = Vec::new();
+            let basis = kronecker_basis(&safety, &utility, k, RIDGE, &mut |done, of| seen.push((done, of))).unwrap();
+            assert_eq!(seen, [(1, 3), (2, 3), (3, 3)]);
+            let got = basis.eigenvalues();
+            assert_eq!(got.len(), k);
+            for (got, want) in got.iter().zip(&values) {
+                assert!((got - want).abs() <= 1e-12 * values[0], "{got:e} {want:e}");
+            }
+            for (i, (module, (eigen, b))) in brute.iter().enumerate() {
+                let module = ModulePath::new(*module);
+                let [d_out, d_in] = safety.shape(&module).unwrap();
+                let delta = draw(d_out, d_in, 90 + i as u64);
+                let count = eigen
+                    .values
+                    .iter()
+                    .filter(|x| **x >= values[k - 1] * (1.0 - 1e-9))
+                    .count();
+                let x = eigen.vectors.slice(s![.., ..count]);
+                let want = x.dot(&x.t().dot(&b.dot(&Array1::from_iter(delta.iter().copied()))));
+                let got = basis.project(&module, delta.view()).unwrap();
+                let size = want.iter().chain(&delta).fold(0.0, |max: f64, x| max.max(x.abs()));
+                for (got, want) in got.iter().zip(&want) {
+                    assert!((got - want).abs() <= 1e-10 * size, "{module} k = {k}: {got} {want}");
+                }
+            }
+            let Selection::TopProducts {
+                residual, available, ..
+            } = basis.selection()
+            else {
+                panic!("{:?}", basis.selection())
+            };
+            assert!(*residual <= 1e-14 && *available == 51, "{residual:e} {available}");
+        }
+        for k in [0, 52] {
+            let error = kronecker_basis(&safety, &utility, k, RIDGE, &mut |_, _| ()).unwrap_err();
+            assert!(matches!(error, Error::Directions { available: 51, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_shared_input_is_solved_as_if_every_layer_had_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let solve = |shared: [bool; 2]| {
+            let safety = made_up(&dir.path().join(format!("s{}", shared[0])), 1, shared[0]);
+            let utility = [made_up(&dir.path().join(format!("u{}", shared[1])), 30, shared[1])];
+            kronecker_basis(&safety, &utility, 9, RIDGE, &mut |_, _| ()).unwrap()
+        };
+        let own = solve([false, false]);
+        assert_eq!(solve([true, true]), own);
+        assert_eq!(solve([true, false]), own);
+    }
+
+    #[test]
+    fn foreign_fishers_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let safety = made_up(&dir.path().join("s"), 1, true);
+        let one = |input: usize| {
+            let factors = KroneckerFactors {
+                input: Array2::eye(input),
+                output: Array2::eye(4),
+            };
+            let folder = dir.path().join(format!("one{input}"));
+            let only = BTreeMap::from([(Q.into(), factors)]);
+            KroneckerFisher::save(&folder, &safety.meta, &only, BTreeMap::new()).unwrap();
+            KroneckerFisher::load(&folder).unwrap()
+        };
+        for (utility, expected) in [
+            (one(6), "layers.0.k_proj: is no module of this Fisher"),
+            (
+                one(7),
+                "module layers.0.q_proj: layers of the safety and the utility Fisher: [4, 6] and [4, 7]",
+            ),
+        ] {
+            let error = kronecker_basis(&safety, &[utility], 1, RIDGE, &mut |_, _| ()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        let mut other = made_up(&dir.path().join("o"), 2, true);
+        other.meta.protocol = "legacy-prompt".into();
+        let utility = [made_up(&dir.path().join("u"), 2, true), other];
+        let error = kronecker_basis(&safety, &utility, 1, RIDGE, &mut |_, _| ()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Fishers differ in protocol: response and legacy-prompt"
+        );
+    }
 }

@@ -110,6 +110,10 @@ impl<'a> SamplePair<'a> {
     /// [`Error::Directions`] when k is 0 or more than there are eigenvalues above rounding; the errors of
     /// [`samples`](crate::gevp::samples).
     pub fn basis(&self, k: usize, eps: f64, progress: &mut dyn FnMut(usize, usize)) -> Result<SampleBasis, Error> {
+        if k == 0 {
+            let available = self.safety.layout().len();
+            return Err(Error::Directions { k, available });
+        }
         let modules: Vec<(&ModulePath, usize)> = self.safety.modules().collect();
         let mut contest = Contest::new(k);
         let mut spectrum = Vec::new();
@@ -134,8 +138,8 @@ impl<'a> SamplePair<'a> {
             });
             progress(m + 1, modules.len());
         }
-        if k == 0 || k > spectrum.len() {
-            let available = spectrum.len();
+        let available = spectrum.len();
+        if k > available {
             return Err(Error::Directions { k, available });
         }
         let mut directions = BTreeMap::new();
@@ -194,5 +198,103 @@ impl Candidate {
             self.safety = self.safety.slice(s![.., ..count]).to_owned();
             self.utility = self.utility.slice(s![.., ..count]).to_owned();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{DOWN, Q, gradients, layout, samples as made_up};
+    use super::*;
+    use crate::gevp::dense;
+    use crate::principal_angles;
+
+    const RIDGE: f64 = 0.1;
+
+    /// Twenty and six parameters, 4 safety samples, 5 and 3 utility samples.
+    #[test]
+    fn keeps_the_top_k_of_the_dense_problems_of_all_modules() {
+        let dir = tempfile::tempdir().unwrap();
+        let safety = made_up(&dir.path().join("s"), 4, 1);
+        let utility = [
+            made_up(&dir.path().join("u"), 5, 30),
+            made_up(&dir.path().join("v"), 3, 60),
+        ];
+        let pair = SamplePair::new(&safety, &utility).unwrap();
+        let fisher = |module: &str, n: usize, seed| {
+            let g = gradients(module, n, seed);
+            g.t().dot(&g) / n as f64
+        };
+        let dense_fishers = [Q, DOWN].map(|module| {
+            let f_u = 0.5 * (fisher(module, 5, 30) + fisher(module, 3, 60));
+            (module, fisher(module, 4, 1), f_u)
+        });
+        let trace: f64 = dense_fishers.iter().map(|(_, _, f_u)| f_u.diag().sum()).sum();
+        let eps = pair.eps(RIDGE).unwrap();
+        assert!((eps - RIDGE * trace / 26.0).abs() <= 1e-14 * eps);
+        let brute = dense_fishers.map(|(module, f_s, f_u)| (module, dense(f_s.view(), f_u.view(), eps).unwrap()));
+        let mut values: Vec<f64> = brute.iter().flat_map(|(_, eigen)| eigen.values.to_vec()).collect();
+        values.sort_by(|x, y| y.total_cmp(x));
+        for k in 1..=8 {
+            let basis = pair.basis(k, eps, &mut |_, _| ()).unwrap();
+            for (got, want) in basis.eigenvalues().iter().zip(&values) {
+                assert!((got - want).abs() <= 1e-10 * values[0], "{got:e} {want:e}");
+            }
+            assert_eq!(basis.k(), k);
+            for (module, eigen) in &brute {
+                let count = eigen
+                    .values
+                    .iter()
+                    .filter(|x| **x >= values[k - 1] * (1.0 - 1e-9))
+                    .count();
+                let found = basis.modules().find(|(m, _)| m.as_str() == *module);
+                assert_eq!(
+                    found.map_or(0, |(_, own)| own.eigenvalues.len()),
+                    count,
+                    "{module} k = {k}"
+                );
+                if let Some((_, own)) = found {
+                    let want = eigen.vectors.slice(s![.., ..count]);
+                    let angles = principal_angles(own.vectors.view(), want).unwrap();
+                    assert!(
+                        angles.iter().all(|angle| *angle <= 1e-7),
+                        "{module} k = {k}: {angles:?}"
+                    );
+                }
+            }
+        }
+        for k in [0, 9] {
+            let error = pair.basis(k, eps, &mut |_, _| ()).unwrap_err();
+            assert!(matches!(error, Error::Directions { .. }), "{error}");
+        }
+        let config = BootstrapConfig {
+            k: 3,
+            eps,
+            resamples: 20,
+            seed: 5,
+        };
+        let stability = pair.stability(&config).unwrap();
+        assert_eq!(stability.random, 3.0 / layout().len() as f64);
+        assert!(
+            stability.mean > stability.random && stability.mean <= 1.0,
+            "{stability:?}"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let fisher = made_up(&dir.path().join("s"), 4, 1);
+        assert!(matches!(SamplePair::new(&fisher, &[]), Err(Error::NoFisher)));
+        let mut other = made_up(&dir.path().join("o"), 4, 2);
+        other.meta.labels = crate::Labels::Sampled { seed: 1 };
+        let utility = [made_up(&dir.path().join("u"), 4, 3), other];
+        let message = SamplePair::new(&fisher, &utility).unwrap_err().to_string();
+        assert!(message.starts_with("Fishers differ in labels"), "{message}");
+        let utility = [made_up(&dir.path().join("v"), 4, 3)];
+        let pair = SamplePair::new(&fisher, &utility).unwrap();
+        let error = pair.eps(f64::NAN).unwrap_err();
+        assert!(matches!(error, Error::Setting { name: "ridge", .. }), "{error}");
+        let error = pair.basis(1, 0.0, &mut |_, _| ()).unwrap_err();
+        assert!(error.to_string().contains("must be finite and positive"), "{error}");
     }
 }

@@ -1,0 +1,33 @@
+//! Settings of libtorch's libraries that are read once, before `main`: the only way to choose them is to start again.
+//!
+//! | variable | value | why |
+//! | --- | --- | --- |
+//! | `OMP_WAIT_POLICY` | `PASSIVE` | threads that wait by spinning take the processor from whoever else runs: beside one busy process libtorch slows tenfold |
+//! | `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` | 4 GiB, 8 GiB | glibc gives every large tensor back to the system and takes the next one page by page: elementwise passes over fresh tensors take up to three times as long |
+
+/// Starts this program again with these settings, those that the user has chosen excepted. Returns in the new program, or
+/// where nothing is to be set.
+#[cfg(unix)]
+pub fn restart_tuned() {
+    use std::os::unix::process::CommandExt;
+    const SETTINGS: [(&str, &str); 3] = [
+        ("OMP_WAIT_POLICY", "PASSIVE"),
+        ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
+        ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
+    ];
+    let missing = || SETTINGS.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    if missing().next().is_none() {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let error = std::process::Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .envs(missing().copied())
+            .exec();
+        tracing::debug!(%error, "libtorch runs with its own settings");
+    }
+}
+
+/// Elsewhere the libraries' own settings stay.
+#[cfg(not(unix))]
+pub fn restart_tuned() {}
