@@ -123,6 +123,80 @@ fn the_steps_one_by_one() {
 }
 
 #[test]
+fn curvature_of_any_stack_sharded_solved_and_inspected() {
+    let bench = Bench::new();
+    for (name, dataset) in [("A5", "repliqa"), ("A7", "jailbreak")] {
+        bench.succeed(&format!(
+            "train --model model --data data --dataset {dataset} --epochs 1 --r 4 --alpha 8 --learning-rate 0.01 --out {name}"
+        ));
+    }
+    let measure = |arguments: &str| format!("fisher --model model --data data --batch-rows 3 --samples 8 {arguments}");
+    let stacked = "--adapter A5 --adapter A7 --parameters A5";
+    // Three estimates from one pass over each data set, on the model with both adapters.
+    for (name, dataset) in [("FU", "repliqa"), ("FS", "jailbreak")] {
+        let text = bench.succeed(&measure(&format!(
+            "{stacked} --dataset {dataset} --estimator diag,kron,samples --weighting gradient-norm --out {name}"
+        )));
+        assert_eq!(text.lines().count(), 3, "{text}");
+    }
+    let manifest = json(&String::from_utf8(read(&bench.path("FU/kron/manifest.json"))).unwrap());
+    assert_eq!(manifest["config"]["stack"], serde_json::json!(["A5", "A7"]));
+    assert_eq!(manifest["config"]["weighting"], "gradient-norm");
+
+    // Shards add up to the single run, whose Gram matrices and gradients are the same bytes.
+    for shard in 1..=2 {
+        bench.succeed(&measure(&format!(
+            "{stacked} --dataset repliqa --estimator samples --shard {shard}/2 --out shards/{shard}"
+        )));
+    }
+    bench.succeed("fisher reduce shards/2 shards/1 --out reduced");
+    assert_eq!(
+        read(&bench.path("reduced/gram.safetensors")),
+        read(&bench.path("FU/samples/gram.safetensors"))
+    );
+    bench.fail("fisher reduce shards/1 --out other", 1, &["shard 2/2 is missing"]);
+    bench.succeed(&measure(&format!(
+        "{stacked} --dataset repliqa --estimator samples --seed 1 --shard 2/2 --out shards/3"
+    )));
+    bench.fail(
+        "fisher reduce shards/1 shards/3 --out other",
+        1,
+        &["seed: 0 there, 1 here"],
+    );
+
+    for kind in ["kron", "samples"] {
+        let solve = format!("subspace --utility FU/{kind} --safety FS/{kind} -k 5 --out basis-{kind}");
+        bench.succeed(&solve);
+        let solved = json(&bench.succeed(&format!("{solve} --json")));
+        assert_eq!(solved["k"], 5);
+        assert!(solved["residual"].as_f64().unwrap() < 1e-8, "{solved}");
+        let inspected = bench.succeed(&format!("inspect FU/{kind} basis-{kind}"));
+        assert!(
+            inspected.contains("effective rank") && inspected.contains(kind),
+            "{inspected}"
+        );
+    }
+    bench.fail(
+        "subspace --utility FU/kron --safety FS/samples -k 5 --out mixed",
+        1,
+        &["FU/kron", "FS/samples"],
+    );
+    // V1 with the exact subspace of the samples keeps part of the safety adapter.
+    let merged = "merge --strategy v1 --utility A5 --safety A7 --subspace basis-samples -k 5 --out merged --json";
+    let merged = json(&bench.succeed(merged));
+    let kept = merged["retained_energy"].as_f64().unwrap();
+    assert!(kept > 0.0 && kept < 1.0, "{merged}");
+    bench.fail(
+        &measure("--dataset repliqa --estimator diag --out base"),
+        1,
+        &["diag", "adapter"],
+    );
+    bench.succeed(&measure(
+        "--dataset repliqa --estimator kron --targets q_proj,v_proj --out base",
+    ));
+}
+
+#[test]
 fn the_same_command_twice_reuses_and_another_does_not_overwrite() {
     let bench = Bench::new();
     let train = "train --model model --data data --dataset alpaca --epochs 1 --r 2 --out A";
@@ -370,7 +444,9 @@ fn every_command_shows_an_example() {
         "data synthesise",
         "train",
         "fisher",
+        "fisher reduce",
         "subspace",
+        "inspect",
         "merge",
         "eval",
         "compare",

@@ -3,6 +3,7 @@
 //! | variable | value | why |
 //! | --- | --- | --- |
 //! | `OMP_WAIT_POLICY` | `PASSIVE` | threads that wait by spinning take the processor from whoever else runs: beside one busy process libtorch slows tenfold |
+//! | `GOMP_SPINCOUNT` | `10000` | ... but waking a thread costs more than most passes over a small tensor: for some microseconds they do spin |
 //! | `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` | 4 GiB, 8 GiB | glibc gives every large tensor back to the system and takes the next one page by page: elementwise passes over fresh tensors take up to three times as long |
 
 /// Starts this program again with these settings, those that the user has chosen excepted. Returns in the new program, or
@@ -10,8 +11,9 @@
 #[cfg(unix)]
 pub fn restart_tuned() {
     use std::os::unix::process::CommandExt;
-    const SETTINGS: [(&str, &str); 3] = [
+    const SETTINGS: [(&str, &str); 4] = [
         ("OMP_WAIT_POLICY", "PASSIVE"),
+        ("GOMP_SPINCOUNT", "10000"),
         ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
         ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
     ];

@@ -2,7 +2,7 @@
 //!
 //! | estimator | solver | eps | several utility Fishers |
 //! | --- | --- | --- | --- |
-//! | `diag`, `diag-variance` | [`gevp::diagonal`](crate::gevp::diagonal) | given | the mean of the diagonals |
+//! | `diag`, `diag-variance` | [`gevp::diagonal`] | given | the mean of the diagonals |
 //! | `kron` | [`kronecker_basis`] | `ridge` times each factor's mean eigenvalue | the means of the factors |
 //! | `samples` | [`SamplePair`] | `ridge` times the mean eigenvalue of F_u over all modules | the mean of the Fishers |
 
@@ -127,7 +127,7 @@ impl SubspaceProblem {
     /// Solves; `progress` is told the modules done and their number.
     ///
     /// # Errors
-    /// What [`gevp::diagonal`](crate::gevp::diagonal), [`kronecker_basis`] and [`SamplePair`] return; a folder that
+    /// What [`gevp::diagonal`], [`kronecker_basis`] and [`SamplePair`] return; a folder that
     /// cannot be read.
     pub fn solve(
         &self,

@@ -37,6 +37,9 @@ pub struct Fisher {
 #[derive(Subcommand)]
 enum Action {
     /// Join all shards of one run into the artefact of a single run.
+    #[command(after_help = "\
+Example:
+  sst fisher reduce shards/* --out runs/fisher")]
     Reduce {
         /// Folders of the shards, in any order.
         #[arg(required = true, value_name = "DIR")]

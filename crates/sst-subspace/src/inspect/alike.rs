@@ -154,12 +154,9 @@ mod tests {
     use std::f64::consts::FRAC_PI_2;
 
     fn cosine(pairs: &[(Array2<f64>, Array2<f64>)]) -> f64 {
-        let sum = |f: &dyn Fn(&(Array2<f64>, Array2<f64>)) -> f64| pairs.iter().map(f).sum::<f64>();
-        let [cross, x, y] = [
-            sum(&|p| (&p.0 * &p.1).sum()),
-            sum(&|p| (&p.0 * &p.0).sum()),
-            sum(&|p| (&p.1 * &p.1).sum()),
-        ];
+        let cross: f64 = pairs.iter().map(|(x, y)| (x * y).sum()).sum();
+        let squares = pairs.iter().map(|(x, y)| ((x * x).sum(), (y * y).sum()));
+        let (x, y) = squares.fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b));
         cross / (x * y).sqrt()
     }
 
