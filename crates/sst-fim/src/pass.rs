@@ -172,8 +172,8 @@ pub fn shard(
         let wanted = |path: &ModulePath| shown.contains(path);
         let report = model.backward(&batch.rows, &objective, &wanted, &mut |reading| {
             let measured = Measured::new(&reading, &batch, adapter);
-            let behind = jobs.iter_mut().filter(|job| job.meta.batches_done <= at);
-            behind.map(|job| job.sums.add(&measured)).collect::<Result<(), Error>>()
+            let mut behind = jobs.iter_mut().filter(|job| job.meta.batches_done <= at);
+            behind.try_for_each(|job| job.sums.add(&measured))
         })?;
         let losses = report.losses.row_sums();
         if let Some((row, _)) = batch.rows.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
@@ -313,7 +313,7 @@ fn subjects(model: &LanguageModel, source: &Source, estimates: &[Estimate]) -> R
     let adapters = source
         .stack
         .iter()
-        .map(|name| Ok(model.adapter(name)?.layout()?))
+        .map(|name| model.adapter(name)?.layout())
         .collect::<Result<Vec<_>, sst_model::Error>>()?;
     let at = match source.parameters {
         None => source.stack.len().checked_sub(1),
