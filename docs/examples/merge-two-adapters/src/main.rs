@@ -46,7 +46,7 @@ fn merge(
     let f_utility = DiagonalFisher::load(f_utility_path)?;
     let f_safety = DiagonalFisher::load(f_safety_path)?;
     let k = 20.min(f_safety.values.len());
-    let basis = gevp::diagonal(&f_safety, &f_utility, k, RATIO_EPS)?;
+    let basis = gevp::diagonal(&f_safety, &f_utility, k, RATIO_EPS)?.into();
 
     let strategy = V2Config {
         k,
