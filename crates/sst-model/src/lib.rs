@@ -1,8 +1,8 @@
 //! Language models of the Llama family on libtorch, with LoRA adapters beside them.
 //!
 //! [`LanguageModel`] loads a Hugging Face model folder, generates and scores (it implements
-//! [`sst_eval::Generator`]), and [`Trainer`] fine-tunes an adapter on it. [`Trace`] hands per-sample gradients to the
-//! Fisher estimators. [`fetch`] brings models here.
+//! [`sst_eval::Generator`]), and [`Trainer`] fine-tunes an adapter on it. [`LanguageModel::backward`] shows what per-sample
+//! gradients and Kronecker factors are made of. [`fetch`] brings models here.
 
 mod backward;
 mod batch;
