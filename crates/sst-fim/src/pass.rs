@@ -372,10 +372,7 @@ fn encode<'a>(
             Cow::Owned(rows)
         }
     };
-    let needed = |e: &Estimate| match e.config.estimator {
-        Estimator::DiagVariance => 2,
-        Estimator::Diag | Estimator::Kron | Estimator::Samples => 1,
-    };
+    let needed = |e: &Estimate| e.config.estimator.needed_samples() as usize;
     if let Some(e) = estimates.iter().find(|e| rows.len() < needed(e)) {
         return Err(Error::Samples {
             estimator: e.config.estimator,

@@ -39,7 +39,7 @@ pub fn reduce(shards: &[PathBuf], out: &Path) -> Result<FisherMeta, Error> {
     let mut meta = shards[0].meta.fisher.clone();
     meta.samples = shards.iter().map(|shard| shard.meta.fisher.samples).sum();
     meta.tokens = shards.iter().map(|shard| shard.meta.fisher.tokens).sum();
-    let (total, needed) = (shards[0].meta.total_samples as u64, needed_samples(meta.estimator));
+    let (total, needed) = (shards[0].meta.total_samples as u64, meta.estimator.needed_samples());
     if meta.samples != total || total < needed {
         let reason = format!(
             "the shards hold {} samples; the run has {total}, and `{}` needs {needed}",
@@ -54,13 +54,6 @@ pub fn reduce(shards: &[PathBuf], out: &Path) -> Result<FisherMeta, Error> {
         Estimator::Samples => samples::reduce(&shards, &meta, inputs, out)?,
     }
     Ok(meta)
-}
-
-fn needed_samples(estimator: Estimator) -> u64 {
-    match estimator {
-        Estimator::DiagVariance => 2,
-        Estimator::Diag | Estimator::Kron | Estimator::Samples => 1,
-    }
 }
 
 /// Sorts the shards; checks that they are all of one run, each once, finished.

@@ -33,6 +33,14 @@ impl Estimator {
             Estimator::Samples => "samples",
         }
     }
+
+    /// Samples that an estimate takes at least: a variance needs two.
+    pub fn needed_samples(self) -> u64 {
+        match self {
+            Estimator::DiagVariance => 2,
+            Estimator::Diag | Estimator::Kron | Estimator::Samples => 1,
+        }
+    }
 }
 
 impl fmt::Display for Estimator {
