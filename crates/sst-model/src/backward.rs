@@ -63,8 +63,8 @@ impl LanguageModel {
         let started = Instant::now();
         let stack = self.stack(objective.adapters)?;
         let (ids, mask) = self.right_padded(batch)?;
-        let (hidden, tape) = self.decoder.traced(&ids, &mask, &stack);
         let scored = self.scored(batch, ids.size()[1]);
+        let (hidden, tape) = self.decoder.traced(&ids, &mask, &stack, scored.at, wanted); // [scored, d_model]
         let targets = match objective.draw_labels {
             None => Targets::Given(scored.targets),
             Some(seed) => Targets::Drawn(draws(batch, seed, &hidden)),
@@ -80,10 +80,8 @@ impl LanguageModel {
             })
             .collect();
         let weights = Tensor::from_slice(&weights).to_device(hidden.device());
-        let picked = hidden.index_select(0, &scored.at); // [scored, d_model]
-        let (losses, at_picked) = self.decoder.loss_gradient(&picked, &targets, &weights);
-        let gradient = hidden.zeros_like().index_copy_(0, &scored.at, &at_picked);
-        drop((hidden, picked, at_picked));
+        let (losses, gradient) = self.decoder.loss_gradient(&hidden, &targets, &weights);
+        drop(hidden);
         let forward = started.elapsed();
 
         let started = Instant::now();

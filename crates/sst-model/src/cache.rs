@@ -25,13 +25,15 @@ impl KvCache {
         self.len
     }
 
-    /// Stores the new keys and values of layer `n` ([batch, kv_heads, seq, head_dim]) and returns all of them.
+    /// Stores the new keys and values of layer `n` ([batch, seq, kv_heads, head_dim]) and returns all of them.
     pub(crate) fn extend(&mut self, n: usize, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
-        let seq = k.size()[2];
+        let seq = k.size()[1];
+        let extended = |held: &Tensor, new: &Tensor| {
+            held.narrow(2, self.len, seq).copy_(&new.transpose(1, 2));
+            held.narrow(2, 0, self.len + seq).transpose(1, 2)
+        };
         let (keys, values) = &self.layers[n];
-        keys.narrow(2, self.len, seq).copy_(k);
-        values.narrow(2, self.len, seq).copy_(v);
-        (keys.narrow(2, 0, self.len + seq), values.narrow(2, 0, self.len + seq))
+        (extended(keys, k), extended(values, v))
     }
 
     /// Moves on by `seq` tokens, once all layers have stored theirs.

@@ -4,10 +4,12 @@
 //! adapters name what they change.
 
 mod attention;
+mod head;
 mod norm;
 mod projection;
 mod tape;
 
+pub(crate) use head::Targets;
 pub(crate) use tape::Tape;
 pub use tape::{FactorGradients, LinearGradient, LoraGradient, Reading};
 
@@ -19,6 +21,7 @@ use crate::mask::Mask;
 use crate::rope::{Rope, Rotation};
 use crate::weights::Weights;
 use attention::{Attended, attend};
+use head::Head;
 use norm::RmsNorm;
 use projection::{Part, Projection};
 use sst_adapter::ModulePath;
@@ -26,25 +29,13 @@ use std::path::Path;
 use tape::LayerTape;
 use tch::{Device, Kind, Tensor};
 
-/// Rows of the head's output computed at once.
-const HEAD_ROWS: i64 = 256;
-
-/// What the rows of the head's output are compared with.
-pub(crate) enum Targets {
-    /// Token numbers, int64 [n].
-    Given(Tensor),
-    /// Numbers in [0, 1), f32 [n, 1], that pick a token of the row's own distribution.
-    Drawn(Tensor),
-}
-
 /// A Llama-family decoder with its weights on one device.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
     embedding: Tensor, // [vocab, d_model]
     layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Tensor, // [vocab, d_model]; the embedding where tied
+    head: Head,
     rope: Rope,
 }
 
@@ -76,13 +67,15 @@ impl Decoder {
         let layers = (0..config.layers)
             .map(|n| Layer::load(&weights, &config, n))
             .collect::<Result<_, _>>()?;
-        let norm = RmsNorm::load(&weights, "model.norm.weight", d, config.rms_norm_eps)?;
+        let head = Head {
+            norm: RmsNorm::load(&weights, "model.norm.weight", d, config.rms_norm_eps)?,
+            weight: head,
+        };
         let rope = Rope::new(&config, device);
         Ok(Self {
             config,
             embedding,
             layers,
-            norm,
             head,
             rope,
         })
@@ -132,16 +125,36 @@ impl Decoder {
         self.forward(ids, mask, cache, stack, None).0
     }
 
-    /// As [`Decoder::hidden`] without a cache, keeping what [`Decoder::backward`] needs.
-    pub(crate) fn traced(&self, ids: &Tensor, mask: &Mask, stack: &[&Lora]) -> (Tensor, Tape) {
-        let mut layers = Vec::with_capacity(self.layers.len());
-        let (hidden, rotation) = self.forward(ids, mask, None, stack, Some(&mut layers));
+    /// As [`Decoder::hidden`] without a cache at the tokens numbered `rows` (of batch * seq), [rows, d_model], keeping what
+    /// [`Decoder::backward`] needs to show the linears `wanted`.
+    pub(crate) fn traced(
+        &self,
+        ids: &Tensor,
+        mask: &Mask,
+        stack: &[&Lora],
+        rows: Tensor,
+        wanted: &dyn Fn(&ModulePath) -> bool,
+    ) -> (Tensor, Tape) {
+        let early = self
+            .layers
+            .last()
+            .is_some_and(|l| !is_wanted(&l.gate_up, wanted) && !is_wanted(&l.down, wanted));
+        let mut trace = Trace {
+            layers: Vec::with_capacity(self.layers.len()),
+            last_rows: early.then(|| rows.shallow_clone()),
+        };
+        let (mut hidden, rotation) = self.forward(ids, mask, None, stack, Some(&mut trace));
+        if !early {
+            hidden = hidden.index_select(0, &rows);
+        }
         let (batch, seq) = (ids.size()[0], ids.size()[1]);
         let tape = Tape {
-            layers,
+            layers: trace.layers,
             rotation,
             batch,
             seq,
+            rows,
+            early,
         };
         (hidden, tape)
     }
@@ -152,7 +165,7 @@ impl Decoder {
         mask: &Mask,
         mut cache: Option<&mut KvCache>,
         stack: &[&Lora],
-        mut tape: Option<&mut Vec<LayerTape>>,
+        mut trace: Option<&mut Trace>,
     ) -> (Tensor, Rotation) {
         let _guard = tch::no_grad_guard();
         let (batch, seq) = (ids.size()[0], ids.size()[1]);
@@ -164,26 +177,29 @@ impl Decoder {
             let qkv = layer.qkv.apply(&layer.input_norm.apply(&x, &x_scale), stack);
             let split = qkv.y.view([batch, seq, heads + 2 * kv, hd]);
             let turned = rotation.apply(&split.narrow(2, 0, heads + kv));
-            let q = turned.narrow(2, 0, heads).transpose(1, 2); // [batch, heads, seq, head_dim]
-            let mut k = turned.narrow(2, heads, kv).transpose(1, 2);
+            let q = turned.narrow(2, 0, heads);
+            let mut k = turned.narrow(2, heads, kv);
             // A copy, so that keeping the values does not keep the whole projection.
-            let mut v = split.narrow(2, heads + kv, kv).contiguous().transpose(1, 2);
+            let mut v = split.narrow(2, heads + kv, kv).contiguous();
             if let Some(cache) = cache.as_deref_mut() {
                 (k, v) = cache.extend(n, &k, &v);
             }
-            let attended = tape.is_some().then(|| Attended::new(&q, &k, &v, mask));
+            let attended = trace.is_some().then(|| Attended::new(&q, &k, &v, mask));
             let mixed = attended
                 .as_ref()
                 .map_or_else(|| attend(&q, &k, &v, mask), Attended::out);
-            let mut o = layer.o.apply(&joined_heads(&mixed), stack);
-            let y = o.y.g_add_(&x);
+            let last = n + 1 == self.layers.len();
+            let rows = trace.as_ref().and_then(|t| t.last_rows.as_ref()).filter(|_| last);
+            let only = |t: &Tensor| rows.map_or_else(|| t.shallow_clone(), |rows| t.index_select(0, rows));
+            let mut o = layer.o.apply(&only(&joined_heads(&mixed)), stack);
+            let y = o.y.g_add_(&only(&x));
             let y_scale = layer.post_norm.scale(&y);
             let gate_up = layer.gate_up.apply(&layer.post_norm.apply(&y, &y_scale), stack);
             let mut down = layer.down.apply(&gated(&gate_up.y), stack);
             let next = down.y.g_add_(&y);
             let x = std::mem::replace(&mut x, next);
-            if let (Some(tape), Some(attended)) = (tape.as_deref_mut(), attended) {
-                tape.push(LayerTape {
+            if let (Some(trace), Some(attended)) = (trace.as_deref_mut(), attended) {
+                trace.layers.push(LayerTape {
                     x,
                     x_scale,
                     qkv_h: qkv.h,
@@ -203,8 +219,8 @@ impl Decoder {
         (x, rotation)
     }
 
-    /// Walks back from `gradient`, the gradient at the hidden states ([batch * seq, d_model]), and shows every input whose
-    /// linears are among `wanted`, from the last layer to the first.
+    /// Walks back from `gradient`, the gradient at the hidden states of the tape's rows ([rows, d_model]), and shows every
+    /// input whose linears are among `wanted`, from the last layer to the first.
     ///
     /// # Errors
     /// What libtorch says, most often for want of memory, or what `show` returns.
@@ -219,19 +235,26 @@ impl Decoder {
         let _guard = tch::no_grad_guard();
         let (heads, kv, hd) = self.head_counts();
         let (batch, seq) = (tape.batch, tape.seq);
-        let is_wanted = |p: &Projection| p.parts().iter().any(|part| wanted(&part.path));
-        let needs = |l: &Layer| [&l.qkv, &l.o, &l.gate_up, &l.down].into_iter().any(is_wanted);
+        let needs = |l: &Layer| {
+            [&l.qkv, &l.o, &l.gate_up, &l.down]
+                .into_iter()
+                .any(|p| is_wanted(p, wanted))
+        };
         // Nothing is asked of the layers below this one.
         let Some(lowest) = self.layers.iter().position(needs) else {
             return Ok(());
         };
-        let mut gradient = gradient;
+        let rows = tape.rows;
+        let spread =
+            |t: &Tensor| Tensor::zeros([batch * seq, t.size()[1]], (t.kind(), t.device())).index_copy_(0, &rows, t);
+        let mut early = tape.early;
+        let mut gradient = if early { gradient } else { spread(&gradient) };
         while let Some(at) = tape.layers.pop() {
             let n = tape.layers.len();
             let layer = &self.layers[n];
             let mut visit =
                 |projection: &Projection, input: &dyn Fn() -> Tensor, d: &Tensor, h: Vec<Tensor>, g: &[Tensor]| {
-                    if is_wanted(projection) {
+                    if is_wanted(projection, wanted) {
                         show(reading(projection, (batch, seq), &input(), d, h, g, stack, wanted))
                     } else {
                         Ok(())
@@ -249,21 +272,26 @@ impl Decoder {
             let d_normed = layer.gate_up.input_gradient(&d_gate_up, &g, stack);
             drop(d_gate_up);
             let mut d_y = layer.post_norm.backward(&d_normed, &at.y, &at.y_scale);
-            let d_y = d_y.g_add_(&gradient);
+            let mut d_y = d_y.g_add_(&gradient);
+            let mut o_h = at.o_h;
+            if std::mem::take(&mut early) {
+                // The layers below, and the keys and values of this one, meet all tokens.
+                d_y = spread(&d_y);
+                o_h.iter_mut().for_each(|h| *h = spread(h));
+            }
 
             let mixed = at.attended.out();
             let g = layer.o.lora_gradients(&d_y, stack);
-            visit(&layer.o, &|| joined_heads(&mixed), &d_y, at.o_h, &g)?;
+            visit(&layer.o, &|| joined_heads(&mixed), &d_y, o_h, &g)?;
             let d_mixed = layer.o.input_gradient(&d_y, &g, stack);
-            let d_mixed = d_mixed.view([batch, seq, heads, hd]).transpose(1, 2);
+            let d_mixed = d_mixed.view([batch, seq, heads, hd]);
             let [d_q, d_k, d_v] = at.attended.backward(&d_mixed).map_err(Error::from)?;
             let d_qkv = Tensor::empty([batch * seq, (heads + 2 * kv) * hd], (d_q.kind(), d_q.device()));
             let split = d_qkv.view([batch, seq, heads + 2 * kv, hd]);
             for (d, from, count) in [(&d_q, 0, heads), (&d_k, heads, kv)] {
-                tape.rotation
-                    .invert_into(&d.transpose(1, 2), &split.narrow(2, from, count));
+                tape.rotation.invert_into(d, &split.narrow(2, from, count));
             }
-            split.narrow(2, heads + kv, kv).copy_(&d_v.transpose(1, 2));
+            split.narrow(2, heads + kv, kv).copy_(&d_v);
             let g = layer.qkv.lora_gradients(&d_qkv, stack);
             let normed = || layer.input_norm.apply(&at.x, &at.x_scale);
             visit(&layer.qkv, &normed, &d_qkv, at.qkv_h, &g)?;
@@ -276,46 +304,16 @@ impl Decoder {
         Ok(())
     }
 
-    /// Losses of hidden states [n, d_model], before the final norm, and the gradient of their weighted sum: -log p of each
-    /// row's target, f32 [n], and [n, d_model], with `weights` f32 [n].
+    /// See [`Head::loss_gradient`].
     pub(crate) fn loss_gradient(&self, hidden: &Tensor, targets: &Targets, weights: &Tensor) -> (Tensor, Tensor) {
         let _guard = tch::no_grad_guard();
-        let scale = self.norm.scale(hidden);
-        let normed = self.norm.apply(hidden, &scale);
-        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
-        let n = hidden.size()[0];
-        for from in (0..n).step_by(HEAD_ROWS as usize) {
-            let rows = HEAD_ROWS.min(n - from);
-            let logits = normed.narrow(0, from, rows).linear(&self.head, None::<&Tensor>);
-            let logits = logits.to_kind(Kind::Float);
-            let (largest, place) = logits.max_dim(1, true);
-            let target = match targets {
-                Targets::Given(targets) => targets.narrow(0, from, rows).unsqueeze(1),
-                Targets::Drawn(draws) => drawn(&logits, &draws.narrow(0, from, rows)),
-            };
-            let at_target = logits.gather(1, &target, false);
-            // A row is as long as the vocabulary: the probabilities take the place of the logits that they are made of.
-            let mut p = logits.internal_softmax_out(&logits, 1, false);
-            let log_sum = largest - p.gather(1, &place, false).log();
-            losses.push((log_sum - at_target).squeeze_dim(1));
-            // d(-log p_target) / d logits = p - onehot(target)
-            let _ = p.scatter_add_(
-                1,
-                &target,
-                &Tensor::full(target.size(), -1.0, (Kind::Float, p.device())),
-            );
-            let weight = weights.narrow(0, from, rows).unsqueeze(1);
-            gradients.push((p.to_kind(self.kind()).matmul(&self.head) * weight).to_kind(self.kind()));
-        }
-        let gradient = self.norm.backward(&Tensor::cat(&gradients, 0), hidden, &scale);
-        (Tensor::cat(&losses, 0), gradient)
+        self.head.loss_gradient(hidden, targets, weights)
     }
 
-    /// Logits of hidden states [n, d_model], before the final norm, as f32 [n, vocab].
+    /// See [`Head::logits`].
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let normed = self.norm.apply(hidden, &self.norm.scale(hidden));
-        normed.linear(&self.head, None::<&Tensor>).to_kind(Kind::Float)
+        self.head.logits(hidden)
     }
 
     /// Query heads, key-value heads, head width.
@@ -325,17 +323,15 @@ impl Decoder {
     }
 }
 
-/// The first token at which the cumulated probability exceeds the draw: int64 [n, 1], from logits f32 [n, vocab].
-fn drawn(logits: &Tensor, draws: &Tensor) -> Tensor {
-    let below = logits
-        .softmax(-1, Kind::Double)
-        .cumsum(-1, Kind::Double)
-        .le_tensor(draws);
-    let last = logits.size()[1] - 1;
-    // Rounding may leave the whole sum below the draw.
-    below
-        .sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
-        .clamp_max(last)
+/// What a forward pass is to keep.
+struct Trace {
+    layers: Vec<LayerTape>,
+    /// The tokens that matter after the last layer's attention; all where not given.
+    last_rows: Option<Tensor>,
+}
+
+fn is_wanted(projection: &Projection, wanted: &dyn Fn(&ModulePath) -> bool) -> bool {
+    projection.parts().iter().any(|part| wanted(&part.path))
 }
 
 /// silu(gate) * up, from [tokens, 2 d_ff] to [tokens, d_ff].
@@ -354,9 +350,9 @@ fn gated_backward(gate_up: &Tensor, mut gradient: Tensor) -> Tensor {
     out
 }
 
-/// [batch, heads, seq, head_dim] -> [batch * seq, heads * head_dim].
+/// [batch, seq, heads, head_dim] -> [batch * seq, heads * head_dim].
 fn joined_heads(mixed: &Tensor) -> Tensor {
-    mixed.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    mixed.flatten(2, 3).flatten(0, 1)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -15,6 +15,10 @@ pub(crate) struct Tape {
     pub(super) rotation: Rotation,
     pub(super) batch: i64,
     pub(super) seq: i64,
+    /// The tokens whose hidden states were asked for.
+    pub(super) rows: Tensor,
+    /// Whether the last layer computed nothing else after its attention.
+    pub(super) early: bool,
 }
 
 pub(super) struct LayerTape {
