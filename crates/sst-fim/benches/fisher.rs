@@ -133,6 +133,7 @@ fn read(path: &Path, n: usize) -> Vec<Sample> {
 
 /// Examples of real length from all data sets in turn, and an adapter whose B is not zero.
 fn prepare(model: &LanguageModel, out: &Path, data: Option<&Path>, count: usize) {
+    std::fs::create_dir_all(out).unwrap();
     let made = out.join("data");
     let folder = data.map_or_else(
         || {

@@ -127,7 +127,7 @@ impl Basis {
     /// # Errors
     /// [`Error::Length`] when phi does not have the layout's length.
     pub fn project(&self, phi: &[f32], projection: Projection) -> Result<Vec<f32>, Error> {
-        self.check_length("project", phi)?;
+        check_length(&self.layout, "project", phi)?;
         let mut out = vec![0.0; phi.len()];
         self.for_each_kept(projection, |i| out[i] = phi[i]);
         Ok(out)
@@ -138,7 +138,7 @@ impl Basis {
     /// # Errors
     /// [`Error::Length`] when phi does not have the layout's length.
     pub fn retained_energy(&self, phi: &[f32], projection: Projection) -> Result<f64, Error> {
-        self.check_length("retained_energy", phi)?;
+        check_length(&self.layout, "retained_energy", phi)?;
         let total: f64 = phi.iter().map(|x| f64::from(*x).powi(2)).sum();
         let mut kept = 0.0;
         self.for_each_kept(projection, |i| kept += f64::from(phi[i]).powi(2));
@@ -174,15 +174,6 @@ impl Basis {
         }
     }
 
-    fn check_length(&self, op: &'static str, phi: &[f32]) -> Result<(), Error> {
-        let (expected, got) = (self.layout.len(), phi.len());
-        if expected == got {
-            Ok(())
-        } else {
-            Err(Error::Length { op, expected, got })
-        }
-    }
-
     /// Reads a basis folder.
     ///
     /// # Errors
@@ -211,6 +202,16 @@ impl Basis {
         writer.u64s("indices", vec![self.k()], &self.indices);
         let facts = serde_json::json!({"k": self.k(), "parameters": self.layout.len()});
         writer.write(folder, KIND, &self.selection, inputs, facts)
+    }
+}
+
+/// Refuses a phi that is not as long as the layout.
+pub(crate) fn check_length(layout: &ParamLayout, op: &'static str, phi: &[f32]) -> Result<(), Error> {
+    let (expected, got) = (layout.len(), phi.len());
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Length { op, expected, got })
     }
 }
 

@@ -3,6 +3,7 @@
 //! The vectors V_m `[n_m, k_m]` of a module are B-orthonormal, not orthonormal. P = Q Q^T with V = Q R is the orthogonal
 //! projection onto their span; P of phi is block-diagonal over the modules.
 
+use crate::basis::check_length;
 use crate::basis_file::{BasisFile, BasisWriter, LAYOUT_KEY};
 use crate::decompose::orthonormal;
 use crate::draw::{keyed, random_frame};
@@ -158,7 +159,7 @@ impl SampleBasis {
     /// # Errors
     /// [`Error::Length`] when phi does not have the layout's length.
     pub fn project(&self, phi: &[f32]) -> Result<Vec<f32>, Error> {
-        self.check_length("project", phi)?;
+        check_length(&self.layout, "project", phi)?;
         let mut out = vec![0.0; phi.len()];
         for block in &self.blocks {
             let projected = block.frame.dot(&block.frame.t().dot(&block.slice(phi)));
@@ -202,7 +203,7 @@ impl SampleBasis {
         phi: &[f32],
         frame: impl Fn(&Block) -> Result<Array2<f64>, Error>,
     ) -> Result<f64, Error> {
-        self.check_length(op, phi)?;
+        check_length(&self.layout, op, phi)?;
         let total: f64 = phi.iter().map(|x| f64::from(*x).powi(2)).sum();
         let mut kept = 0.0;
         for block in &self.blocks {
@@ -210,15 +211,6 @@ impl SampleBasis {
             kept += coordinates.dot(&coordinates);
         }
         Ok(if total == 0.0 { 0.0 } else { kept / total })
-    }
-
-    fn check_length(&self, op: &'static str, phi: &[f32]) -> Result<(), Error> {
-        let (expected, got) = (self.layout.len(), phi.len());
-        if expected == got {
-            Ok(())
-        } else {
-            Err(Error::Length { op, expected, got })
-        }
     }
 
     /// Reads a basis folder.

@@ -87,7 +87,7 @@ impl Eval {
             },
             None => Sampling::Greedy,
         };
-        let adapter_name = || self.adapter.as_deref().map(super::folder_name);
+        let adapter_name = || self.adapter.as_deref().map(sst_experiment::step::folder_name);
         let name = self
             .name
             .clone()

@@ -117,7 +117,11 @@ impl Fisher {
 
 impl Measure {
     fn run(self, options: &Options) -> anyhow::Result<()> {
-        let names: Vec<String> = self.adapter.iter().map(|p| super::folder_name(p)).collect();
+        let names: Vec<String> = self
+            .adapter
+            .iter()
+            .map(|p| sst_experiment::step::folder_name(p))
+            .collect();
         let several = self.estimator.len() > 1;
         let estimate = |&estimator: &Estimator| Estimate {
             config: FisherConfig {

@@ -14,7 +14,7 @@ mod train;
 use crate::options::Options;
 use clap::Subcommand;
 use sst_data::{DataFolder, Dataset, Split};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -83,9 +83,4 @@ fn command_line() -> String {
         })
         .collect();
     format!("sst {}", arguments.join(" "))
-}
-
-/// The last part of a path, as a name for people.
-fn folder_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -74,7 +74,7 @@ pub struct Train {
 impl Train {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
         let step = TrainStep {
-            name: super::folder_name(&self.out),
+            name: sst_experiment::step::folder_name(&self.out),
             dataset: self.dataset,
             data: super::data_file(self.data, self.dataset, Split::Train)?,
             config: TrainConfig {

@@ -1,5 +1,6 @@
 //! Measure Fisher information on the model with any stack of adapters.
 
+use super::folder_name;
 use crate::request::Request;
 use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
@@ -8,7 +9,7 @@ use sst_data::Dataset;
 use sst_fim::{Estimate, FisherProgress, Samples, Source};
 use sst_subspace::{FisherMeta, Shard};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What to measure, on which data, and where to.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ type Run<'a> = dyn FnMut(&sst_model::LanguageModel, &Source, &mut dyn FnMut(Fish
 fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter, run: &mut Run) -> Result<(), Error> {
     let inputs: BTreeMap<String, Input> = inputs(base, step)?.into_iter().collect();
     let precision = base.source().precision;
-    let names: Vec<String> = step.adapters.iter().map(|path| name_of(path)).collect();
+    let names: Vec<String> = step.adapters.iter().map(|path| folder_name(path)).collect();
     if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
         let reason = format!("two adapters are named {}: rename one of the folders", names[twice]);
         return Err(Error::Compare(reason));
@@ -110,10 +111,6 @@ fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter,
     outcome?;
     reporter.finish(&format!("{} samples", done.total));
     Ok(())
-}
-
-fn name_of(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn inputs(base: &mut LazyModel, step: &FisherStep) -> Result<Vec<(String, Input)>, Error> {

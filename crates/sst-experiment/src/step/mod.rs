@@ -18,3 +18,8 @@ pub(crate) use fisher::request as fisher_request;
 pub(crate) use merge::request as merge_request;
 pub(crate) use subspace::request as subspace_request;
 pub(crate) use train::request as train_request;
+
+/// The last part of a path, as a name for people.
+pub fn folder_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
