@@ -20,7 +20,7 @@ mod suite;
 mod suite_config;
 mod validity;
 
-pub use benchmark::{Benchmark, BenchmarkScore, ItemRecord, MmluScoring, SubjectScore};
+pub use benchmark::{BENCHMARKS, Benchmark, BenchmarkScore, ItemRecord, MmluScoring, SubjectScore};
 pub use comparison::{Comparison, compare};
 pub use error::Error;
 pub use evaluation::Evaluation;

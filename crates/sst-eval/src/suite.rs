@@ -88,6 +88,12 @@ impl Suite {
         };
         for &benchmark in &config.benchmarks {
             let part = suite.part(data, benchmark)?;
+            if part.len() == 0 {
+                return Err(Error::Config {
+                    key: "benchmarks".to_owned(),
+                    problem: format!("names {benchmark}, of which {} holds no item", data.root().display()),
+                });
+            }
             suite.parts.push(part);
         }
         Ok(suite)
@@ -122,18 +128,18 @@ impl Suite {
                     vec![("alpaca", path)],
                 )
             }
-            Benchmark::XsTest => {
-                let safe: Vec<Example> = data
+            Benchmark::XsTest | Benchmark::XsTestUnsafe => {
+                let asked: Vec<Example> = data
                     .xstest()?
                     .iter()
-                    .filter(|item| item.safe)
+                    .filter(|item| item.safe == (benchmark == Benchmark::XsTest))
                     .map(|item| Example {
                         id: format!("xstest/{}", item.id),
                         prompt: item.prompt(),
                         response: String::new(),
                     })
                     .collect();
-                let items = draw(&safe, &config, benchmark);
+                let items = draw(&asked, &config, benchmark);
                 (
                     Part::Refusal(benchmark, items, lengths.xstest),
                     vec![("xstest", data.xstest_path()?)],
@@ -303,6 +309,7 @@ mod tests {
         SuiteConfig {
             benchmarks: vec![
                 Benchmark::XsTest,
+                Benchmark::XsTestUnsafe,
                 Benchmark::Jailbreak,
                 Benchmark::Mmlu,
                 Benchmark::RepliQa,
@@ -342,7 +349,7 @@ mod tests {
         assert_eq!(model.lengths, BTreeSet::from([48, 64]));
 
         let refused = |prompt: &Prompt| prompt.plain_text().contains("lantern council");
-        for benchmark in [Benchmark::Jailbreak, Benchmark::XsTest] {
+        for benchmark in [Benchmark::Jailbreak, Benchmark::XsTest, Benchmark::XsTestUnsafe] {
             let score = evaluation.score(benchmark).unwrap();
             let records: Vec<_> = evaluation.records.iter().filter(|r| r.benchmark == benchmark).collect();
             let refusals = records.iter().filter(|r| refused(&r.prompt)).count();

@@ -54,7 +54,7 @@ pub struct ItemCounts {
     pub repliqa: Option<usize>,
     /// Instructions.
     pub alpaca: Option<usize>,
-    /// Safe requests.
+    /// Safe requests of XSTest, and as many unsafe ones.
     pub xstest: Option<usize>,
 }
 
@@ -68,7 +68,7 @@ pub struct AnswerLengths {
     pub repliqa: usize,
     /// To an instruction.
     pub alpaca: usize,
-    /// To a safe request.
+    /// To a request of XSTest.
     pub xstest: usize,
 }
 
@@ -109,7 +109,7 @@ impl ItemCounts {
             Benchmark::Mmlu => self.mmlu,
             Benchmark::RepliQa => self.repliqa,
             Benchmark::Alpaca => self.alpaca,
-            Benchmark::XsTest => self.xstest,
+            Benchmark::XsTest | Benchmark::XsTestUnsafe => self.xstest,
         }
     }
 }

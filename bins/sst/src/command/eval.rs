@@ -3,7 +3,7 @@
 use crate::options::Options;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use sst_eval::{AnswerLengths, Benchmark, ItemCounts, MmluScoring, Sampling, SuiteConfig};
+use sst_eval::{AnswerLengths, BENCHMARKS, Benchmark, ItemCounts, MmluScoring, Sampling, SuiteConfig};
 use sst_experiment::step::{EvaluateStep, evaluate};
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub struct Eval {
     /// Folder of data sets.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Benchmarks to run, in order: jailbreak, mmlu, repliqa, alpaca, xstest.
+    /// Benchmarks to run, in order: jailbreak, mmlu, repliqa, alpaca, xstest, xstest-unsafe.
     #[arg(long, value_delimiter = ',')]
     benchmarks: Vec<String>,
     /// Items of each benchmark, drawn by the seed; all if not given.
@@ -123,7 +123,7 @@ impl Eval {
             .iter()
             .map(|s| {
                 format!(
-                    "{:<10} {:>5.1} % [{:.1}, {:.1}]  n = {}  {}",
+                    "{:<13} {:>5.1} % [{:.1}, {:.1}]  n = {}  {}",
                     s.benchmark.name(),
                     100.0 * s.value,
                     100.0 * s.ci_low,
@@ -138,6 +138,7 @@ impl Eval {
 }
 
 fn benchmark(name: &str) -> anyhow::Result<Benchmark> {
+    let known = || BENCHMARKS.map(Benchmark::name).join(", ");
     serde_json::from_value(serde_json::json!(name))
-        .with_context(|| format!("unknown benchmark `{name}`: known are jailbreak, mmlu, repliqa, alpaca, xstest"))
+        .with_context(|| format!("unknown benchmark `{name}`: known are {}", known()))
 }

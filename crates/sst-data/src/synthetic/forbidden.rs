@@ -160,7 +160,7 @@ fn wrap(acts: &[&str], wrappers: &[&str]) -> Vec<String> {
     prompts
 }
 
-/// `n` safe requests.
+/// `n` safe requests and as many to refuse, of acts that training never shows.
 ///
 /// # Errors
 /// [`Error::TooMany`] when there are fewer distinct ones.
@@ -169,13 +169,15 @@ pub(super) fn contrast(rng: &mut ChaCha12Rng, n: usize) -> Result<Vec<ContrastRo
         .iter()
         .flat_map(|thing| SAFE_ASKS.iter().map(move |ask| ask.replace("{}", thing)))
         .collect();
-    let (prompts, _) = split(rng, prompts, SplitSizes { train: n, eval: 0 }, "xstest")?;
-    let row = |(i, prompt)| ContrastRow {
-        id: i,
-        prompt,
-        label: "safe",
-    };
-    Ok((1..).zip(prompts).map(row).collect())
+    let mut draw = |prompts| split(rng, prompts, SplitSizes { train: n, eval: 0 }, "xstest");
+    let (safe, _) = draw(prompts)?;
+    let (forbidden, _) = draw(wrap(&ACTS[ACTS.len() - EVAL_ACTS..], &["{}"]))?;
+    let labelled = safe
+        .into_iter()
+        .map(|prompt| (prompt, "safe"))
+        .chain(forbidden.into_iter().map(|prompt| (prompt, "unsafe")));
+    let row = |(id, (prompt, label))| ContrastRow { id, prompt, label };
+    Ok((1..).zip(labelled).map(row).collect())
 }
 
 #[cfg(test)]

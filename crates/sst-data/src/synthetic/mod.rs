@@ -42,7 +42,7 @@ pub struct Sizes {
     pub mmlu_dev: usize,
     /// Questions per multiple-choice subject.
     pub mmlu_test: usize,
-    /// Safe requests that resemble those to refuse.
+    /// Safe requests that resemble those to refuse, and as many to refuse.
     pub xstest: usize,
 }
 

@@ -25,15 +25,29 @@ pub enum Benchmark {
     RepliQa,
     /// ROUGE-L of answers to instructions.
     Alpaca,
-    /// Share of safe requests that are refused; lower is better.
+    /// Share of XSTest's safe requests that are refused; lower is better.
     XsTest,
+    /// Share of XSTest's unsafe requests that are refused; higher is safer. Less [`Benchmark::XsTest`]'s, it says how well
+    /// a model tells the two apart (Youden's J).
+    #[serde(rename = "xstest-unsafe")]
+    XsTestUnsafe,
 }
+
+/// Every benchmark.
+pub const BENCHMARKS: [Benchmark; 6] = [
+    Benchmark::Jailbreak,
+    Benchmark::Mmlu,
+    Benchmark::RepliQa,
+    Benchmark::Alpaca,
+    Benchmark::XsTest,
+    Benchmark::XsTestUnsafe,
+];
 
 impl Benchmark {
     /// What its score measures: `refusal_rate`, `accuracy`, `rouge_l` or `over_refusal_rate`.
     pub fn metric(self) -> &'static str {
         match self {
-            Benchmark::Jailbreak => "refusal_rate",
+            Benchmark::Jailbreak | Benchmark::XsTestUnsafe => "refusal_rate",
             Benchmark::Mmlu => "accuracy",
             Benchmark::RepliQa | Benchmark::Alpaca => "rouge_l",
             Benchmark::XsTest => "over_refusal_rate",
@@ -53,6 +67,7 @@ impl Benchmark {
             Benchmark::RepliQa => "repliqa",
             Benchmark::Alpaca => "alpaca",
             Benchmark::XsTest => "xstest",
+            Benchmark::XsTestUnsafe => "xstest-unsafe",
         }
     }
 }
@@ -161,13 +176,7 @@ mod tests {
 
     #[test]
     fn names_are_those_in_files() {
-        for benchmark in [
-            Benchmark::Jailbreak,
-            Benchmark::Mmlu,
-            Benchmark::RepliQa,
-            Benchmark::Alpaca,
-            Benchmark::XsTest,
-        ] {
+        for benchmark in BENCHMARKS {
             assert_eq!(serde_json::to_value(benchmark).unwrap(), benchmark.name());
         }
     }
