@@ -22,6 +22,14 @@ pub enum Error {
     /// The file is not a whole safetensors file: cut short, corrupt or something else.
     #[error("not a whole safetensors file: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
+    /// A file of `torch.save` that is broken or holds something else than tensors.
+    #[error("{entry}: {reason}")]
+    Torch {
+        /// The entry of the archive, or the tensor.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A configuration key holds a value that is wrong or that we do not support.
     #[error("`{key}` {reason}")]
     Config {
@@ -104,6 +112,14 @@ pub enum Error {
         tensor: String,
         /// Its shape in the file.
         shape: Vec<usize>,
+    },
+    /// A decomposition did not converge.
+    #[error("{op} of shape {shape:?} did not converge")]
+    Decomposition {
+        /// The operation.
+        op: &'static str,
+        /// Shape of the matrix, `[d_out, d_in]`.
+        shape: [usize; 2],
     },
     /// A flat vector of the wrong length.
     #[error("{op}: got {got} values, the layout has {expected}")]

@@ -66,17 +66,26 @@ impl Adapter {
 }
 
 /// (module, A `[r, d_in]`, B `[d_out, r]`).
-type Pair = (ModulePath, Array2<f32>, Array2<f32>);
+pub(crate) type Pair = (ModulePath, Array2<f32>, Array2<f32>);
 
 fn read_pairs(bytes: &[u8]) -> Result<Vec<Pair>, Error> {
     let file = SafeTensors::deserialize(bytes)?;
+    pair_up(file.iter(), |name, view| decode(name, &view))
+}
+
+/// The A and B of every module, from tensors by their names in PEFT's files.
+pub(crate) fn pair_up<N: AsRef<str>, T>(
+    tensors: impl IntoIterator<Item = (N, T)>,
+    mut decode: impl FnMut(&str, T) -> Result<Array2<f32>, Error>,
+) -> Result<Vec<Pair>, Error> {
     let mut sides: BTreeMap<ModulePath, [Option<Array2<f32>>; 2]> = BTreeMap::new();
-    for (name, view) in file.iter() {
+    for (name, tensor) in tensors {
+        let name = name.as_ref();
         let (module, side) = parse_name(name).ok_or_else(|| Error::UnknownTensor {
             tensor: name.to_owned(),
         })?;
         let place = &mut sides.entry(module).or_default()[side];
-        if place.replace(decode(name, &view)?).is_some() {
+        if place.replace(decode(name, tensor)?).is_some() {
             return Err(Error::DuplicateTensor {
                 tensor: name.to_owned(),
             });
