@@ -112,6 +112,9 @@ fn the_steps_one_by_one() {
             "eval --model model --data data {flag} -n 4 --shots 0 --max-new-tokens 8 --out {out}"
         ));
     }
+    let baked = json(&bench.succeed("bake --model model --adapter v1 --out v1-model --json"));
+    assert!(baked["norm"].as_f64().unwrap() > 0.0, "{baked}");
+    bench.succeed("eval --model v1-model --data data -n 4 --shots 0 --max-new-tokens 8 --out eval-baked");
     let table = bench.succeed("compare eval-base eval-A5 eval-v1");
     for part in ["base", "A5", "v1", "Jailbreak", "MMLU", "RepliQA", "Alpaca"] {
         assert!(table.contains(part), "no {part} in\n{table}");
@@ -339,6 +342,12 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
     );
 
     // Adapters.
+    bench.fail("bake --model model --adapter absent --out bad", 1, &["absent"]);
+    bench.fail(
+        "bake --model model --adapter A5 --out model",
+        1,
+        &["model", "another folder"],
+    );
     bench.fail(
         "merge --strategy v1 --utility absent --safety A7 --subspace basis --out bad",
         1,
@@ -448,6 +457,7 @@ fn every_command_shows_an_example() {
         "subspace",
         "inspect",
         "merge",
+        "bake",
         "eval",
         "compare",
         "sweep",

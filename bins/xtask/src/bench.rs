@@ -1,9 +1,11 @@
-//! The benchmarks: those of Criterion, each a target of the crate it measures, and one of whole processes side by side.
+//! The benchmarks: those of Criterion, a target of the crate they measure, and two of whole processes side by side.
 
 mod agreement;
 mod environment;
 mod fisher;
 mod measurement;
+mod merge;
+mod program;
 mod ratio;
 mod report;
 
@@ -15,17 +17,20 @@ use clap::Subcommand;
 use crate::workspace::Workspace;
 
 pub use fisher::FisherBench;
+pub use merge::MergeBench;
 
 /// A set of benchmarks.
 #[derive(Subcommand)]
 pub enum Bench {
-    /// The subspace and the merges on adapters of the size of an 8B model's; needs no libtorch.
-    #[command(after_help = "Example:\n  cargo xtask bench merge -- --save-baseline before")]
-    Merge {
-        /// Passed on to Criterion.
-        #[arg(last = true)]
-        args: Vec<OsString>,
-    },
+    /// The merges and `sst bake` beside PEFT, and beside reading and writing alone; needs no libtorch.
+    ///
+    /// Brings an environment with PyTorch and PEFT (5 GB on Linux) and makes adapters of the shape of an 8B model's. The
+    /// last line printed is one JSON object with the three ratios and, under `details`, every measurement. A goal that is
+    /// missed is reported and is no failure; two sides that compute different things are.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench merge\n  cargo xtask bench merge --rounds 1 --layers 2 --model-layers 1\n  cargo xtask bench merge --python ~/venv/bin/python"
+    )]
+    Merge(MergeBench),
     /// The Fisher estimators beside a loop in PyTorch and PEFT, and beside what this machine can do at all.
     ///
     /// Brings libtorch, the demo model and an environment with PyTorch (5 GB on Linux), then runs both sides in turn, one
@@ -39,11 +44,12 @@ pub enum Bench {
 
 /// Runs one set of benchmarks, or where none is named those of Criterion; `args` go to Criterion.
 pub fn bench(workspace: &Workspace, bench: Option<Bench>, args: Vec<OsString>) -> Result<()> {
-    match bench.unwrap_or(Bench::Merge { args }) {
-        Bench::Merge { args } => workspace
+    match bench {
+        None => workspace
             .cargo(["bench", "--package", "sst-merge", "--bench", "merge", "--"])
             .args(args)
             .run(),
-        Bench::Fisher(bench) => fisher::run(workspace, &bench),
+        Some(Bench::Merge(bench)) => merge::run(workspace, &bench),
+        Some(Bench::Fisher(bench)) => fisher::run(workspace, &bench),
     }
 }

@@ -61,7 +61,7 @@ enum Task {
     /// Run the benchmarks; without a name, those of Criterion.
     #[command(
         args_conflicts_with_subcommands = true,
-        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench merge -- --save-baseline before\n  cargo xtask bench fisher"
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench -- --save-baseline before\n  cargo xtask bench merge\n  cargo xtask bench fisher"
     )]
     Bench {
         #[command(subcommand)]

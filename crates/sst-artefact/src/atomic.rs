@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// How the names of temporary files begin.
+const TEMPORARY: &str = ".writing-";
+
 /// Writes `path` through `fill`, so that the file either holds all of it or keeps its earlier content.
 ///
 /// The parent folder is created. The temporary file lives beside the target and goes on any error.
@@ -30,7 +33,7 @@ where
     };
     create_dir(parent)?;
     let mut temporary = tempfile::Builder::new()
-        .prefix(".writing-")
+        .prefix(TEMPORARY)
         .permissions(default_permissions())
         .tempfile_in(parent)
         .map_err(Error::io("write", path))?;
@@ -54,6 +57,20 @@ pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), E
         serde_json::to_writer_pretty(&mut *w, value)?;
         w.write_all(b"\n")
     })
+}
+
+/// Removes from `folder` what a writer that was killed left half-written; nobody else may be writing there.
+///
+/// # Errors
+/// [`Error::Io`] naming the folder or the file.
+pub fn remove_unfinished(folder: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            std::fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates a folder and its parents.
@@ -87,6 +104,21 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_is_half_written_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["whole", ".hidden", ".writing-x1"] {
+            std::fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        remove_unfinished(dir.path()).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".hidden", "whole"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub enum Error {
     /// The operating system refused: missing file, no permission, no space.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `write`, `create`.
+        /// What was tried: `read`, `write`, `create`, `remove`.
         op: &'static str,
         /// The file or folder.
         path: PathBuf,

@@ -11,20 +11,43 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// SHA-256 of bytes that come block by block, for files too large to hold.
+///
+/// ```
+/// let mut hash = sst_artefact::StreamHash::default();
+/// hash.update(b"a");
+/// hash.update(b"bc");
+/// assert_eq!(hash.finish(), sst_artefact::sha256_bytes(b"abc"));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct StreamHash(Sha256);
+
+impl StreamHash {
+    /// Takes the next block.
+    pub fn update(&mut self, block: &[u8]) {
+        self.0.update(block);
+    }
+
+    /// Lower-case hexadecimal SHA-256 of all blocks.
+    pub fn finish(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}
+
 /// Lower-case hexadecimal SHA-256 of a file's content, read in blocks.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, Error> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut hasher = Sha256::new();
+    let mut hash = StreamHash::default();
     let mut block = vec![0; 1 << 20];
     loop {
         let n = file.read(&mut block).map_err(Error::io("read", path))?;
         if n == 0 {
-            return Ok(hex::encode(hasher.finalize()));
+            return Ok(hash.finish());
         }
-        hasher.update(&block[..n]);
+        hash.update(&block[..n]);
     }
 }
 

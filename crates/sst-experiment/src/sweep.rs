@@ -4,10 +4,9 @@ use crate::request::Request;
 use crate::results::{FisherFacts, Results, System};
 use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
-use sst_adapter::Dtype;
 use sst_data::{DataFolder, Split};
 use sst_fim::{Estimate, FisherConfig};
-use sst_merge::StrategyConfig;
+use sst_merge::{MergeRecipe, StrategyConfig};
 use sst_subspace::{Estimator, SubspaceConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,19 +134,22 @@ impl Sweep<'_> {
         let checked = strategy.clone().check()?;
         let label = format!("{} {} n={samples}", label(strategy), variant.name);
         let (basis, fisher) = match checked.config()["k"].as_u64() {
-            Some(k) if checked.needs_basis() => {
+            Some(k) if checked.needs().basis => {
                 let (folder, facts) = self.subspace(variant, samples, k as usize)?;
                 (Some(folder), Some(facts))
             }
             _ => (None, None),
         };
         let mut step = MergeStep {
-            utility: variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
-            safety: self.folders[&variant.safety].clone(),
-            basis,
-            strategy: strategy.clone(),
-            seed: self.recipe.seed,
-            dtype: Dtype::F32,
+            recipe: MergeRecipe {
+                subspace: basis,
+                seed: self.recipe.seed,
+                ..MergeRecipe::new(
+                    variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
+                    self.folders[&variant.safety].clone(),
+                    strategy.clone(),
+                )
+            },
             command: self.run.command.clone(),
             out: PathBuf::new(),
         };

@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sst_merge::{
-    Adapter, Array2, DiagonalFisher, Estimator, FisherMeta, LoraConfig, MergeInputs, MergeStrategy, ModulePath,
-    PhiBasis, RATIO_EPS, V1Config, V2Config, gevp,
+    Adapter, Array2, Convention, DareConfig, DiagonalFisher, EntrySpace, Estimator, FisherMeta, LoraConfig,
+    MergeInputs, MergeStrategy, ModulePath, PhiBasis, RATIO_EPS, TiesConfig, V1Config, V2Config, gevp,
 };
 use std::hint::black_box;
 
@@ -84,6 +84,26 @@ fn merge(c: &mut Criterion) {
     });
     group.bench_function("V2 with diagnostics", |b| {
         b.iter(|| v2.merge(black_box(&inputs)).expect("valid by construction"))
+    });
+    let space = EntrySpace::Factors;
+    for convention in [Convention::Paper, Convention::Peft] {
+        let config = TiesConfig {
+            space,
+            convention,
+            ..TiesConfig::default()
+        };
+        let ties = config.check().expect("valid settings");
+        group.bench_function(format!("TIES on factors, {convention:?}, with diagnostics"), |b| {
+            b.iter(|| ties.merge(black_box(&inputs)).expect("valid by construction"))
+        });
+    }
+    let config = DareConfig {
+        space,
+        ..DareConfig::default()
+    };
+    let dare = config.check().expect("valid settings");
+    group.bench_function("DARE on factors with diagnostics", |b| {
+        b.iter(|| dare.merge(black_box(&inputs)).expect("valid by construction"))
     });
     group.finish();
 }

@@ -1,6 +1,6 @@
 //! The model card of a merge: what a reader of the folder wants to know, in Markdown.
 
-use crate::{Diagnostics, MergeRecord, Merged, Selection};
+use crate::{Diagnostics, MergeRecord, Merged, Selection, Space};
 use sst_artefact::Manifest;
 use std::fmt::Write;
 
@@ -64,17 +64,36 @@ pub(crate) fn card(merged: &Merged, record: &MergeRecord, manifest: &Manifest) -
 
 fn measures(d: &Diagnostics) -> Vec<(&'static str, String)> {
     let percent = |x: f64| format!("{:.2} %", 100.0 * x);
+    let space = match d.space {
+        Space::Phi => "entries of A and B",
+        Space::Delta => "changes of the weights",
+    };
     let mut rows = vec![
+        ("norms are over", space.to_owned()),
         ("parameters", d.parameters.to_string()),
         ("norm of U", format!("{:.6}", d.norm_utility)),
         ("norm of S", format!("{:.6}", d.norm_safety)),
-        ("norm of the safety part added", format!("{:.6}", d.norm_safety_used)),
         ("norm of the merge", format!("{:.6}", d.norm_merged)),
     ];
+    rows.extend(
+        d.norm_safety_used
+            .map(|x| ("norm of the safety part added", format!("{x:.6}"))),
+    );
+    if let Some(output) = &d.output {
+        rows.push(("largest rank", output.rank_max.to_string()));
+        rows.push((
+            "relative error of cutting the rank",
+            format!("{:.3e}", output.relative_error),
+        ));
+    }
     rows.extend(d.relative_change.map(|x| ("change relative to U", percent(x))));
     rows.extend(d.cosine.map(|x| ("cosine of U and S", format!("{x:.4}"))));
     rows.extend(d.k.map(|k| ("directions k", k.to_string())));
     rows.extend(d.projection.map(|projection| ("projection", projection.to_string())));
+    rows.extend(d.alignment.as_ref().map(|alignment| {
+        let of = format!("{} of {}", alignment.changed, alignment.cosines.len());
+        ("modules changed for leaving the alignment subspace", of)
+    }));
     rows.extend(
         d.retained_energy
             .map(|x| ("energy of S kept by the subspace", percent(x))),
@@ -85,6 +104,29 @@ fn measures(d: &Diagnostics) -> Vec<(&'static str, String)> {
             percent(c.retained_energy),
         )
     }));
+    if let Some(report) = &d.sst {
+        rows.extend(report.random_energy.map(|x| {
+            (
+                "energy that random directions of the same sigma keep on average",
+                percent(x),
+            )
+        }));
+        let directions = report.effective_directions;
+        rows.extend(directions.map(|x| ("effective number of directions", format!("{x:.1}"))));
+        if let Some(t) = report
+            .tradeoff
+            .filter(|t| t.utility_of_target > 0.0 && t.safety_of_utility > 0.0)
+        {
+            rows.push((
+                "utility loss, predicted, of that of the safety target",
+                percent(t.utility / t.utility_of_target),
+            ));
+            rows.push((
+                "safety loss left, predicted, of that of U",
+                percent(t.safety / t.safety_of_utility),
+            ));
+        }
+    }
     rows.extend(
         d.eigenvalues
             .map(|[largest, smallest]| ("kept eigenvalues", format!("{largest:.6e} to {smallest:.6e}"))),

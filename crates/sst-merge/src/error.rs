@@ -1,5 +1,7 @@
 //! Errors of merging; each names the setting, the adapter or the tensor at fault.
 
+use sst_subspace::Sides;
+
 /// A merge could not be configured, computed or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,9 @@ pub enum Error {
     /// Writing a file failed.
     #[error(transparent)]
     Artefact(#[from] sst_artefact::Error),
+    /// An adapter could not be added to the weights of its base model.
+    #[error(transparent)]
+    Bake(#[from] crate::BakeError),
     /// No utility adapter was given.
     #[error("a merge needs at least one utility adapter")]
     NoUtility,
@@ -21,6 +26,132 @@ pub enum Error {
     NoBasis {
         /// The strategy.
         strategy: &'static str,
+    },
+    /// The strategy weighs by covariances, but none were given.
+    #[error("strategy {strategy} weighs by covariances of inputs: give the statistics of every adapter")]
+    NoStatistics {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// Statistics of more or fewer utility adapters than there are.
+    #[error("statistics of {got} utility adapters, but there are {expected}")]
+    StatisticsCount {
+        /// Utility adapters.
+        expected: usize,
+        /// Statistics given.
+        got: usize,
+    },
+    /// Adapters of different base models.
+    #[error("{left} is of base model `{left_base}`, {right} of `{right_base}`")]
+    BaseModelsDiffer {
+        /// One adapter.
+        left: String,
+        /// Its base model.
+        left_base: String,
+        /// The other adapter.
+        right: String,
+        /// Its base model.
+        right_base: String,
+    },
+    /// Weights that are wrong or do not fit the adapters.
+    #[error("weights: {reason}")]
+    Weights {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The strategy weighs by diagonal Fishers, but none were given.
+    #[error("strategy {strategy} weighs entries by their Fisher information: give a diagonal Fisher of every adapter")]
+    NoDiagonals {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// More or fewer diagonal Fishers than adapters.
+    #[error("{got} diagonal Fishers for {expected} adapters")]
+    DiagonalsCount {
+        /// Adapters.
+        expected: usize,
+        /// Fishers given.
+        got: usize,
+    },
+    /// The strategy projects onto what alignment changed, but the models that say it were not given.
+    #[error("strategy {strategy} projects onto what alignment changed: give an aligned and an unaligned model")]
+    NoAlignment {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// The exact projection onto what alignment changed in a whole model.
+    #[error(
+        "strategy {strategy}: `projection = \"exact\"` needs `alignment = \"adapter\"`: two models differ in every direction"
+    )]
+    ExactAlignment {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// What alignment changed in a module is of another shape than the adapters' change.
+    #[error("module {module} is {expected:?} in the adapters but {got:?} in the models that alignment is read from")]
+    AlignmentShape {
+        /// The module's path.
+        module: String,
+        /// `[d_out, d_in]` of the adapters.
+        expected: [usize; 2],
+        /// `[d_out, d_in]` of the models.
+        got: [usize; 2],
+    },
+    /// The models that alignment is read from lack a module.
+    #[error("module {module} is not in the models that alignment is read from")]
+    AlignmentMissing {
+        /// The module's path.
+        module: String,
+    },
+    /// A covariance of another size than the module's input.
+    #[error("module {module} has {expected} inputs, but its covariance is of {got}")]
+    StatisticsShape {
+        /// The module's path.
+        module: String,
+        /// d_in of the adapters.
+        expected: usize,
+        /// d_in of the covariance.
+        got: usize,
+    },
+    /// The covariances leave directions in which any change is as good as another.
+    #[error("the covariances of module {module}'s inputs add up to a singular matrix: raise `ridge`")]
+    SingularStatistics {
+        /// The first module that reads these inputs.
+        module: String,
+    },
+    /// A decomposition that did not converge.
+    #[error("{op} of shape {shape:?}: {reason}")]
+    Decomposition {
+        /// The operation.
+        op: &'static str,
+        /// The matrix's shape.
+        shape: [usize; 2],
+        /// What the solver says.
+        reason: String,
+    },
+    /// Statistics and a Kronecker basis, which each settle the directions.
+    #[error("strategy {strategy} takes its directions from statistics or from a Kronecker basis: give one of them")]
+    TwoSources {
+        /// The strategy.
+        strategy: &'static str,
+    },
+    /// A Kronecker basis of other sides than the strategy's.
+    #[error("strategy {strategy}: `sides` is {sides}, but the basis was solved for {basis}")]
+    BasisSides {
+        /// The strategy.
+        strategy: &'static str,
+        /// The setting.
+        sides: Sides,
+        /// The basis'.
+        basis: Sides,
+    },
+    /// The two losses together leave a direction undetermined.
+    #[error("module {module}: A_u + eps I + gamma A_s is singular to rounding at gamma = {gamma}: raise `ridge`")]
+    Singular {
+        /// The module's path.
+        module: String,
+        /// Its gamma.
+        gamma: f64,
     },
     /// A setting outside its range.
     #[error("strategy {strategy}: `{setting}` = {value} {reason}")]
@@ -34,6 +165,16 @@ pub enum Error {
         /// The range.
         reason: &'static str,
     },
+    /// A choice that the method does not offer.
+    #[error("strategy {strategy}: `{setting}` = \"{value}\" is not defined")]
+    NotDefined {
+        /// The strategy.
+        strategy: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
     /// A strategy that does not exist.
     #[error("unknown strategy `{name}`: known are {known}")]
     UnknownStrategy {
@@ -41,6 +182,14 @@ pub enum Error {
         name: String,
         /// All names.
         known: String,
+    },
+    /// A recipe file that cannot be understood.
+    #[error("{}: {reason}", path.display())]
+    Recipe {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The line and key at fault.
+        reason: String,
     },
     /// An error of a strategy defined elsewhere.
     #[error(transparent)]

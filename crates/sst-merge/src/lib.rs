@@ -1,9 +1,13 @@
 //! Merge a utility and a safety LoRA adapter of one language model.
 //!
-//! - [`MergeStrategy`]: the trait; [`V1`] and [`V2`] are the study's two methods on phi, all A and B entries.
-//! - [`MergeInputs`]: utility adapters U (several: their mean), a safety adapter S, and a safety subspace.
+//! - [`MergeStrategy`]: the trait; [`V1`] and [`V2`] are the study's two methods on phi, all A and B entries; the others
+//!   work on delta, the changes of the weights, and take adapters of any ranks, alphas and target modules.
+//! - [`Sst`]: our own method, the minimiser of two quadratic losses.
+//! - [`MergeInputs`]: utility adapters U (several: their mean), a safety adapter S, a safety subspace, statistics and
+//!   [`ModuleWeights`].
 //! - [`Merged`]: the adapter and what was measured on the way; [`write_merged`] makes it a PEFT folder.
-//! - [`StrategyConfig`]: a strategy as a recipe spells it.
+//! - [`StrategyConfig`]: a strategy as a recipe spells it; [`MergeRecipe`]: a whole merge as a TOML file.
+//! - [`bake`]: an adapter added to the weights of its base model, file by file.
 //!
 //! Everything that a downstream crate needs from the crates below is re-exported here.
 //!
@@ -30,28 +34,39 @@
 //! # }
 //! ```
 
+mod alignment_change;
+mod bake;
 mod card;
+mod counter;
 mod error;
 mod inputs;
 mod merged;
+mod model_difference;
+mod recipe;
 mod strategy;
+mod weights;
 mod write;
 
+pub use alignment_change::AlignmentChange;
+pub use bake::{BakeError, Baked, bake};
+pub use counter::Counter;
 pub use error::Error;
-pub use inputs::MergeInputs;
-pub use merged::{Diagnostics, Merged};
-pub use strategy::{
-    DEFAULT_K, DEFAULT_RESIDUAL, MergeStrategy, Mode, Preset, STRATEGIES, StrategyConfig, Strengths, V1, V1Config, V2,
-    V2Config, strategy_by_name,
-};
+pub use inputs::{MergeInputs, Statistics};
+pub use merged::{Diagnostics, Merged, OutputRank, Space};
+pub use model_difference::ModelDifference;
+pub use recipe::{AlignmentPaths, LoadedRecipe, MergeRecipe, StatisticsPaths};
+pub use strategy::*;
+pub use weights::{ModuleOverride, ModuleWeights, ModuleWeightsConfig};
 pub use write::{MergeRecord, write_merged};
 
 pub use ndarray::{Array2, array};
 pub use sst_adapter::{
-    Adapter, Dtype, Error as AdapterError, LoraConfig, LoraModule, ModulePath, ParamLayout, ParamSlot, TargetModules,
+    Adapter, Dtype, Error as AdapterError, LoraConfig, LoraModule, LowRank, LowRankSvd, ModulePath, ParamLayout,
+    ParamSlot, TargetModules,
 };
 pub use sst_artefact::{Input, Manifest};
 pub use sst_subspace::{
-    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, KroneckerBasis, PhiBasis,
-    Projection, Quantile, RATIO_EPS, RandomControl, SampleBasis, SampleDirections, Selection, Spectrum, gevp,
+    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, KroneckerBasis,
+    KroneckerFactors, KroneckerFisher, PhiBasis, Projection, Quantile, RATIO_EPS, RandomControl, SampleBasis,
+    SampleDirections, Selection, Sides, Spectrum, gevp,
 };

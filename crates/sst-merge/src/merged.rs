@@ -1,9 +1,11 @@
 //! What a merge gives: an adapter, and numbers that say what happened to U and S.
 
-use crate::MergeInputs;
+use crate::{AlignmentReport, Error, MergeInputs, SstReport};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sst_adapter::Adapter;
+use sst_adapter::{Adapter, LowRank, ModulePath};
 use sst_subspace::{Projection, RandomControl, Selection};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A merged adapter and its diagnostics.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,24 +17,50 @@ pub struct Merged {
     pub diagnostics: Diagnostics,
 }
 
-/// Norms over phi in f64, and what the projection kept.
+/// What norms and cosines are taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// The entries of A and B.
+    #[default]
+    Phi,
+    /// The changes of the weights, delta W = s B A.
+    Delta,
+}
+
+/// The rank of a merge, and what was lost by cutting it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OutputRank {
+    /// Largest rank of any module.
+    pub rank_max: usize,
+    /// Relative Frobenius error over all modules; 0 where nothing was cut off.
+    pub relative_error: f64,
+}
+
+/// Norms in f64, and what the projection kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Diagnostics {
-    /// Number of entries of phi.
+    /// What the norms and the cosine are taken over.
+    #[serde(default)]
+    pub space: Space,
+    /// Number of entries of phi of the merge.
     pub parameters: usize,
     /// ||U||.
     pub norm_utility: f64,
     /// ||S||.
     pub norm_safety: f64,
-    /// ||S'||: the safety part that was added, before its weight.
-    pub norm_safety_used: f64,
+    /// ||S'||: the safety part that was added, before its weight; none for a strategy that adds no such part.
+    pub norm_safety_used: Option<f64>,
     /// ||M||.
     pub norm_merged: f64,
     /// ||M - U|| / ||U||; none for U = 0.
     pub relative_change: Option<f64>,
     /// Cosine of the angle between U and S; none when one is 0.
     pub cosine: Option<f64>,
+    /// The merge's rank; none in phi, where it is that of the inputs.
+    #[serde(default)]
+    pub output: Option<OutputRank>,
     /// ||P S||^2 / ||S||^2; none for a strategy that does not project.
     pub retained_energy: Option<f64>,
     /// What a random subspace of the same k keeps of S.
@@ -45,6 +73,12 @@ pub struct Diagnostics {
     pub eigenvalues: Option<[f64; 2]>,
     /// How the subspace was chosen, with the whole spectrum.
     pub selection: Option<Selection>,
+    /// How well U keeps to the alignment subspace; none for a strategy that does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentReport>,
+    /// What SST reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sst: Option<SstReport>,
 }
 
 impl Merged {
@@ -58,15 +92,15 @@ impl Merged {
     /// All slices are phi: `utility` U, `safety` S, `used` S', `merged` M.
     ///
     /// # Errors
-    /// [`Error::NoUtility`](crate::Error::NoUtility); a length that differs; an overflow to infinity, naming the tensor.
+    /// [`Error::NoUtility`]; a length that differs; an overflow to infinity, naming the tensor.
     pub fn from_phi(
         inputs: &MergeInputs<'_>,
         utility: &[f32],
         safety: &[f32],
         used: &[f32],
         merged: &[f32],
-    ) -> Result<Self, crate::Error> {
-        let template = inputs.utilities.first().ok_or(crate::Error::NoUtility)?;
+    ) -> Result<Self, Error> {
+        let template = inputs.utilities.first().ok_or(Error::NoUtility)?;
         let adapter = template.with_flat(merged)?;
         let expected = merged.len();
         for got in [utility.len(), safety.len(), used.len()] {
@@ -90,24 +124,209 @@ impl Merged {
             .zip(safety)
             .map(|(u, s)| f64::from(*u) * f64::from(*s))
             .sum();
-        let (norm_utility, norm_safety) = (norm(utility), norm(safety));
-        let ratio = |x: f64, y: f64| (y > 0.0).then(|| x / y);
+        let norms = Norms {
+            utility: norm(utility),
+            safety: norm(safety),
+            merged: norm(merged),
+            change,
+            dot,
+        };
         let diagnostics = Diagnostics {
-            parameters: expected,
-            norm_utility,
-            norm_safety,
-            norm_safety_used: norm(used),
-            norm_merged: norm(merged),
-            relative_change: ratio(change, norm_utility),
-            cosine: ratio(dot, norm_utility * norm_safety),
+            norm_safety_used: Some(norm(used)),
+            ..Diagnostics::of_norms(Space::Phi, expected, &norms)
+        };
+        Ok(Self { adapter, diagnostics })
+    }
+
+    /// Builds the adapter of the changes `merged` on the first utility adapter's base model, and measures it in delta.
+    ///
+    /// With a `rank` every module is cut to it, by the best approximation. A module that `merged` lacks is a zero change.
+    ///
+    /// # Errors
+    /// [`Error::NoUtility`]; [`Error::Adapter`] for no module at all, or naming the module whose shape is not the inputs'
+    /// or whose entries are not finite.
+    pub fn from_low_rank(
+        inputs: &MergeInputs<'_>,
+        mut merged: BTreeMap<ModulePath, LowRank>,
+        rank: Option<usize>,
+    ) -> Result<Self, Error> {
+        let template = inputs.utilities.first().ok_or(Error::NoUtility)?;
+        let known = inputs.adapters().flat_map(|adapter| adapter.modules.keys().cloned());
+        let paths: BTreeSet<ModulePath> = known.chain(merged.keys().cloned()).collect();
+        let modules: Vec<(ModulePath, Option<LowRank>)> = paths
+            .into_iter()
+            .map(|path| {
+                let change = merged.remove(&path);
+                (path, change)
+            })
+            .collect();
+        let parts = modules
+            .into_par_iter()
+            .map(|(path, change)| Part::new(inputs, path, change, rank))
+            .collect::<Result<Vec<_>, Error>>()?;
+
+        let (mut squares, mut before, mut lost) = (Products::default(), 0.0, 0.0);
+        let mut changes = BTreeMap::new();
+        for part in parts {
+            squares.add(&part.products);
+            before += part.energy;
+            lost += part.lost;
+            if let Some(change) = part.change {
+                changes.insert(part.path, change);
+            }
+        }
+        let output = OutputRank {
+            rank_max: changes.values().map(LowRank::rank).max().unwrap_or(0),
+            relative_error: if before > 0.0 { (lost / before).sqrt() } else { 0.0 },
+        };
+        let adapter = Adapter::from_low_rank(template, changes)?;
+        let diagnostics = Diagnostics {
+            output: Some(output),
+            ..Diagnostics::of_norms(Space::Delta, adapter.layout().len(), &squares.norms())
+        };
+        Ok(Self { adapter, diagnostics })
+    }
+}
+
+/// Norms of U, S and M, ||M - U|| and <U, S>.
+struct Norms {
+    utility: f64,
+    safety: f64,
+    merged: f64,
+    change: f64,
+    dot: f64,
+}
+
+impl Diagnostics {
+    fn of_norms(space: Space, parameters: usize, norms: &Norms) -> Self {
+        let ratio = |x: f64, y: f64| (y > 0.0).then(|| x / y);
+        Self {
+            space,
+            parameters,
+            norm_utility: norms.utility,
+            norm_safety: norms.safety,
+            norm_safety_used: None,
+            norm_merged: norms.merged,
+            relative_change: ratio(norms.change, norms.utility),
+            cosine: ratio(norms.dot, norms.utility * norms.safety),
+            output: None,
             retained_energy: None,
             random_control: None,
             k: None,
             projection: None,
             eigenvalues: None,
             selection: None,
+            alignment: None,
+            sst: None,
+        }
+    }
+}
+
+/// Inner products of U, S and M.
+#[derive(Default)]
+struct Products {
+    uu: f64,
+    ss: f64,
+    mm: f64,
+    us: f64,
+    um: f64,
+}
+
+impl Products {
+    fn add(&mut self, other: &Products) {
+        self.uu += other.uu;
+        self.ss += other.ss;
+        self.mm += other.mm;
+        self.us += other.us;
+        self.um += other.um;
+    }
+
+    fn norms(&self) -> Norms {
+        let root = |square: f64| square.max(0.0).sqrt();
+        Norms {
+            utility: root(self.uu),
+            safety: root(self.ss),
+            merged: root(self.mm),
+            change: root(self.mm - 2.0 * self.um + self.uu),
+            dot: self.us,
+        }
+    }
+}
+
+/// One module of a merge in delta.
+struct Part {
+    path: ModulePath,
+    /// M there, cut to the rank; none where M has no such module.
+    change: Option<LowRank>,
+    products: Products,
+    /// ||M||^2 before it was cut.
+    energy: f64,
+    /// What cutting it lost, squared.
+    lost: f64,
+}
+
+impl Part {
+    fn new(
+        inputs: &MergeInputs<'_>,
+        path: ModulePath,
+        change: Option<LowRank>,
+        rank: Option<usize>,
+    ) -> Result<Self, Error> {
+        let count = inputs.utilities.len();
+        let mut given = inputs.module(&path);
+        let safety = given.pop().flatten();
+        let utilities: Vec<LowRank> = given.into_iter().flatten().collect();
+        let shape = utilities
+            .iter()
+            .chain(&safety)
+            .chain(&change)
+            .next()
+            .map(LowRank::shape);
+        let Some(shape) = shape else {
+            unreachable!("every path is some adapter's or the merge's");
         };
-        Ok(Self { adapter, diagnostics })
+        if let Some(change) = &change
+            && change.shape() != shape
+        {
+            return Err(Error::Adapter(sst_adapter::Error::Shape {
+                op: "merge",
+                tensor: path.to_string(),
+                expected: shape.to_vec(),
+                got: change.shape().to_vec(),
+            }));
+        }
+        let zero = LowRank::zero(shape);
+        let share = 1.0 / count as f64;
+        let terms: Vec<(f64, &LowRank)> = [(share, &zero)]
+            .into_iter()
+            .chain(utilities.iter().map(|utility| (share, utility)))
+            .collect();
+        let (u, s) = (LowRank::stack(&terms)?, safety.as_ref().unwrap_or(&zero));
+        let (mut energy, mut lost) = (change.as_ref().map_or(0.0, |m| m.inner(m)), 0.0);
+        let change = match (change, rank) {
+            (Some(m), Some(rank)) => {
+                let (small, error) = m.compress(rank)?;
+                lost = error.powi(2) * energy;
+                Some(small)
+            }
+            (change, _) => change,
+        };
+        let m = change.as_ref().unwrap_or(&zero);
+        let products = Products {
+            uu: u.inner(&u),
+            ss: s.inner(s),
+            mm: m.inner(m),
+            us: u.inner(s),
+            um: u.inner(m),
+        };
+        energy = energy.max(0.0);
+        Ok(Self {
+            path,
+            change,
+            products,
+            energy,
+            lost,
+        })
     }
 }
 

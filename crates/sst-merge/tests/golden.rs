@@ -68,7 +68,7 @@ fn merge(case: &Case, eps: f64) -> Merged {
     let (utilities, safety, basis) = (adapters(&case.utilities), safety(), basis(&case.utilities, eps));
     let strategy = case.strategy.clone().check().unwrap();
     let inputs = MergeInputs::new(&utilities, &safety);
-    let inputs = if strategy.needs_basis() {
+    let inputs = if strategy.needs().basis {
         inputs.with_basis(&basis)
     } else {
         inputs

@@ -279,10 +279,10 @@ fn diagnostics_are_what_they_say() {
         close(d.norm_merged, norm(&m));
         // P is an orthogonal projection: ||P S||^2 is the retained share of ||S||^2, and M - U = w P S.
         close(
-            d.norm_safety_used.powi(2),
+            d.norm_safety_used.unwrap().powi(2),
             d.retained_energy.unwrap() * norm(&s).powi(2),
         );
-        close(d.relative_change.unwrap(), 0.5 * d.norm_safety_used / norm(&u));
+        close(d.relative_change.unwrap(), 0.5 * d.norm_safety_used.unwrap() / norm(&u));
         let control = d.random_control.unwrap();
         assert!(control.k == 20 && control.retained_energy > 0.0 && control.retained_energy < 1.0);
         assert_eq!(

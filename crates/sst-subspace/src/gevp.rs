@@ -23,6 +23,6 @@ pub use products::{Product, ProductSpectrum, top_products};
 pub use samples::{SampleEigen, gram_spectrum, mean_eigenvalue, samples};
 pub use span::SampleGrams;
 
-pub(crate) use kronecker::solve_side;
+pub(crate) use kronecker::{relative_eps, solve_side};
 pub(crate) use samples::check_eps;
 pub(crate) use span::{SampleSpan, SpanEigen};

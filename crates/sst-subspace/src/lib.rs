@@ -68,5 +68,5 @@ pub use reduce::reduce;
 pub use sample_basis::{SampleBasis, SampleDirections};
 pub use selection::{RandomControl, Selection};
 pub use shard::{FisherShard, Shard, ShardMeta, write_shard};
-pub use solve::{SafetySubspace, SubspaceConfig, SubspaceProblem, SubspaceSummary};
+pub use solve::{Factors, KroneckerPair, SafetySubspace, Sides, SubspaceConfig, SubspaceProblem, SubspaceSummary};
 pub use spectrum::{Quantile, Spectrum};

@@ -8,12 +8,14 @@
 
 mod contest;
 mod kronecker;
+mod kronecker_pair;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod samples;
 mod subspace;
 
 pub use kronecker::kronecker_basis;
+pub use kronecker_pair::{Factors, KroneckerPair, Sides};
 pub use samples::SamplePair;
 pub use subspace::{SafetySubspace, SubspaceSummary};
 

@@ -1,10 +1,11 @@
 //! `sst merge`
 
 use crate::options::Options;
+use anyhow::Context;
 use clap::Args;
 use sst_adapter::Dtype;
 use sst_experiment::step::{MergeStep, merge};
-use sst_merge::{Mode, Preset, StrategyConfig, V1Config, V2Config, strategy_by_name};
+use sst_merge::{AlignmentPaths, MergeRecipe, Mode, Preset, STRATEGIES, StatisticsPaths, StrategyConfig};
 use sst_subspace::Projection;
 use std::path::PathBuf;
 
@@ -12,50 +13,76 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
+  sst merge recipe.toml --out runs/merged
   sst merge --strategy v1 --utility runs/A5 --safety runs/A7 --subspace runs/subspace -k 20 --alpha 1 --out runs/v1
   sst merge --strategy v2 --utility runs/A5 --utility runs/A6 --safety runs/A7 --subspace runs/subspace \\
-    -k 20 --weight 0.8 --mode residual --out runs/v2")]
+    -k 20 --weight 0.8 --mode residual --out runs/v2
+  sst merge --strategy sst --set gamma=0.3 --utility runs/A5 --safety runs/A7 \\
+    --statistics-utility runs/fisher/repliqa --statistics-utility runs/fisher/alpaca \\
+    --statistics-safety runs/fisher/jailbreak --out runs/sst
+  sst merge --strategy ties --set density=0.5 --set rank=16 --utility runs/A5 --safety runs/A7 --out runs/ties")]
 pub struct Merge {
-    /// v1: alpha U + alpha P S. v2: U + w S'.
-    #[arg(long)]
-    strategy: String,
-    /// Folder of a utility adapter; several are averaged.
-    #[arg(long, value_name = "DIR", required = true)]
+    /// A TOML file with adapters, method and settings, in place of the flags below.
+    #[arg(value_name = "RECIPE", conflicts_with_all = ["strategy", "utility", "safety"])]
+    recipe: Option<PathBuf>,
+    /// The method; docs/baselines.md and docs/sst.md describe them.
+    #[arg(long, required_unless_present = "recipe", value_parser = clap::builder::PossibleValuesParser::new(STRATEGIES.iter().copied()))]
+    strategy: Option<String>,
+    /// A setting of the method, in TOML: density=0.5, mode="residual". May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "recipe")]
+    settings: Vec<String>,
+    /// Folder of a utility adapter; may be repeated.
+    #[arg(long, value_name = "DIR", required_unless_present = "recipe")]
     utility: Vec<PathBuf>,
     /// Folder of the safety adapter.
-    #[arg(long, value_name = "DIR")]
-    safety: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "recipe")]
+    safety: Option<PathBuf>,
     /// Folder of the safety subspace, as `sst subspace` writes it.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
     subspace: Option<PathBuf>,
+    /// Folder of Kronecker factors over utility data, as `sst fisher --estimator kron` writes it; may be repeated.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe", requires = "statistics_safety")]
+    statistics_utility: Vec<PathBuf>,
+    /// Folder of Kronecker factors over safety data.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe", requires = "statistics_utility")]
+    statistics_safety: Option<PathBuf>,
+    /// Folder of an aligned model; with --base, what alignment changed.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe", requires = "base")]
+    aligned: Option<PathBuf>,
+    /// Folder of the model that the aligned one was made from.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe", requires = "aligned")]
+    base: Option<PathBuf>,
+    /// Folder of diagonal Fisher information; one per adapter, the safety adapter's last.
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
+    diagonal: Vec<PathBuf>,
     /// Directions of the subspace to use.
-    #[arg(short, long)]
-    k: Option<usize>,
+    #[arg(short, long, conflicts_with = "recipe")]
+    k: Option<i64>,
     /// v1: scale of the whole merge.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, conflicts_with = "recipe")]
     alpha: Option<f64>,
-    /// v2: weight of S'.
-    #[arg(long, allow_negative_numbers = true)]
+    /// v2, task-arithmetic: weight of the safety part.
+    #[arg(long, allow_negative_numbers = true, conflicts_with = "recipe")]
     weight: Option<f64>,
     /// v2: projected, residual, layerwise or direct.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recipe")]
     mode: Option<Mode>,
     /// v2 residual: share of the unprojected S.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", conflicts_with = "recipe")]
     residual: Option<f64>,
     /// v2 layerwise: balanced, safety_first, utility_first or minimal.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recipe")]
     preset: Option<Preset>,
-    /// aligned: each tensor is projected by its own slice of the basis. prefix: by the basis' first rows, as the earlier
-    /// study's code did.
-    #[arg(long, default_value = "aligned")]
-    projection: Projection,
-    /// Seed of the random-subspace control.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// v1, v2. aligned: each tensor is projected by its own slice of the basis. prefix: by the basis' first rows, as the
+    /// earlier study's code did.
+    #[arg(long, conflicts_with = "recipe")]
+    projection: Option<Projection>,
+    /// Seed of methods that draw and of the random-subspace control.
+    #[arg(long, conflicts_with = "recipe")]
+    seed: Option<u64>,
     /// Precision of the written adapter: f32, bf16 or f16.
-    #[arg(long, default_value = "f32")]
-    out_dtype: Dtype,
+    #[arg(long, conflicts_with = "recipe")]
+    out_dtype: Option<Dtype>,
     /// Folder for the merged adapter.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -63,81 +90,94 @@ pub struct Merge {
 
 impl Merge {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
-        let strategy = self.strategy()?;
+        let recipe = match &self.recipe {
+            Some(path) => MergeRecipe::read(path)?,
+            None => self.by_flags()?,
+        };
         let step = MergeStep {
-            utility: self.utility,
-            safety: self.safety,
-            basis: self.subspace,
-            strategy,
-            seed: self.seed,
-            dtype: self.out_dtype,
+            recipe,
             command: super::command_line(),
             out: self.out,
         };
         let diagnostics = merge(&step)?;
-        let share = |energy: Option<f64>| energy.map_or("not projected".to_owned(), |e| format!("{:.4e}", e));
-        let text = format!(
-            "{}: retained energy {} (random subspace of the same k: {}), |U| {:.4}, |S| {:.4}, |M| {:.4}",
-            step.out.display(),
-            share(diagnostics.retained_energy),
-            share(diagnostics.random_control.as_ref().map(|c| c.retained_energy)),
-            diagnostics.norm_utility,
-            diagnostics.norm_safety,
-            diagnostics.norm_merged
+        let mut text = format!("{}: ", step.out.display());
+        if let Some(energy) = diagnostics.retained_energy {
+            text += &format!("retained energy {energy:.4e}");
+            if let Some(control) = &diagnostics.random_control {
+                text += &format!(" (random subspace of the same k: {:.4e})", control.retained_energy);
+            }
+            text += ", ";
+        }
+        text += &format!(
+            "|U| {:.4}, |S| {:.4}, |M| {:.4}",
+            diagnostics.norm_utility, diagnostics.norm_safety, diagnostics.norm_merged
         );
+        if let Some(output) = &diagnostics.output {
+            text += &format!(", rank up to {}", output.rank_max);
+            if output.relative_error > 0.0 {
+                text += &format!(", {:.2} % of the merge cut off", 100.0 * output.relative_error);
+            }
+        }
         options.print(&diagnostics, &text)
     }
 
-    fn strategy(&self) -> anyhow::Result<StrategyConfig> {
-        let projection = self.projection;
-        Ok(match strategy_by_name(&self.strategy)? {
-            StrategyConfig::V1(default) => {
-                self.refuse(
-                    "v1",
-                    &[("weight", self.weight.is_some()), ("mode", self.mode.is_some())],
-                )?;
-                self.refuse(
-                    "v1",
-                    &[("residual", self.residual.is_some()), ("preset", self.preset.is_some())],
-                )?;
-                StrategyConfig::V1(V1Config {
-                    k: self.k.unwrap_or(default.k),
-                    alpha: self.alpha.unwrap_or(default.alpha),
-                    projection,
-                })
-            }
-            StrategyConfig::V2(default) => {
-                self.refuse("v2", &[("alpha", self.alpha.is_some())])?;
-                StrategyConfig::V2(V2Config {
-                    k: self.k.unwrap_or(default.k),
-                    weight: self.weight.unwrap_or(default.weight),
-                    mode: self.mode(default.mode)?,
-                    projection,
-                })
-            }
-            other => anyhow::bail!("strategy {other:?} has no flags of its own"),
+    fn by_flags(&self) -> anyhow::Result<MergeRecipe> {
+        let statistics = self.statistics_safety.clone().map(|safety| StatisticsPaths {
+            utility: self.statistics_utility.clone(),
+            safety,
+        });
+        let models = self.aligned.clone().zip(self.base.clone());
+        let safety = self.safety.clone().context("--safety is missing")?;
+        Ok(MergeRecipe {
+            alignment: models.map(|(aligned, base)| AlignmentPaths { aligned, base }),
+            subspace: self.subspace.clone(),
+            statistics,
+            diagonals: self.diagonal.clone(),
+            seed: self.seed.unwrap_or_default(),
+            dtype: self.out_dtype.unwrap_or_default(),
+            ..MergeRecipe::new(self.utility.clone(), safety, self.method()?)
         })
     }
 
-    fn mode(&self, default: Mode) -> anyhow::Result<Mode> {
-        let mode = match (self.mode.unwrap_or(default), self.residual, self.preset) {
-            (Mode::Residual { r: default }, r, None) => Mode::Residual {
+    /// The strategy and its settings, as a recipe would spell them.
+    fn method(&self) -> anyhow::Result<StrategyConfig> {
+        let name = self.strategy.clone().context("--strategy is missing")?;
+        let mut table = toml::Table::new();
+        for setting in &self.settings {
+            let parsed: toml::Table = toml::from_str(setting)
+                .with_context(|| format!("--set {setting}: not KEY=VALUE with a TOML value; texts need quotes"))?;
+            table.extend(parsed);
+        }
+        let flags = [
+            ("k", self.k.map(toml::Value::from)),
+            ("alpha", self.alpha.map(toml::Value::from)),
+            ("weight", self.weight.map(toml::Value::from)),
+            ("mode", self.mode()?.map(toml::Value::try_from).transpose()?),
+            ("projection", self.projection.map(toml::Value::try_from).transpose()?),
+        ];
+        table.extend(
+            flags
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?))),
+        );
+        table.insert("strategy".to_owned(), name.clone().into());
+        let config: StrategyConfig = table
+            .try_into()
+            .map_err(|e: toml::de::Error| anyhow::anyhow!("strategy {name}: {}", e.message()))?;
+        Ok(config)
+    }
+
+    fn mode(&self) -> anyhow::Result<Option<Mode>> {
+        Ok(match (self.mode, self.residual, self.preset) {
+            (Some(Mode::Residual { r: default }), r, None) => Some(Mode::Residual {
                 r: r.unwrap_or(default),
-            },
-            (Mode::Layerwise { preset: default }, None, p) => Mode::Layerwise {
+            }),
+            (Some(Mode::Layerwise { preset: default }), None, p) => Some(Mode::Layerwise {
                 preset: p.unwrap_or(default),
-            },
+            }),
             (mode, None, None) => mode,
             (_, Some(_), _) => anyhow::bail!("--residual belongs to --mode residual"),
             (_, _, Some(_)) => anyhow::bail!("--preset belongs to --mode layerwise"),
-        };
-        Ok(mode)
-    }
-
-    fn refuse(&self, strategy: &str, flags: &[(&str, bool)]) -> anyhow::Result<()> {
-        match flags.iter().find(|(_, given)| *given) {
-            Some((flag, _)) => anyhow::bail!("--{flag} is not a setting of {strategy}"),
-            None => Ok(()),
-        }
+        })
     }
 }

@@ -1,9 +1,11 @@
 //! One file per command.
 
+mod bake;
 mod compare;
 mod data;
 mod eval;
 mod fisher;
+mod import;
 mod inspect;
 mod merge;
 mod model;
@@ -31,8 +33,12 @@ pub enum Command {
     Fisher(fisher::Fisher),
     /// Find the directions that matter for safety and not for utility.
     Subspace(subspace::Subspace),
+    /// Turn an adapter that `torch.save` wrote into a PEFT folder.
+    Import(import::Import),
     /// Merge utility adapters with a safety adapter.
     Merge(merge::Merge),
+    /// Add an adapter to the weights of its base model.
+    Bake(bake::Bake),
     /// Measure safety and skill of a model, with or without an adapter.
     Eval(eval::Eval),
     /// Print evaluations side by side.
@@ -52,7 +58,9 @@ impl Command {
             Self::Train(command) => command.run(options),
             Self::Fisher(command) => command.run(options),
             Self::Subspace(command) => command.run(options),
+            Self::Import(command) => command.run(options),
             Self::Merge(command) => command.run(options),
+            Self::Bake(command) => command.run(options),
             Self::Eval(command) => command.run(options),
             Self::Compare(command) => command.run(options),
             Self::Inspect(command) => command.run(options),

@@ -17,8 +17,20 @@ const PINS: [&str; 5] = [
     "numpy",
 ];
 
+/// The Python that the user names, or else the one of [`python`].
+pub fn chosen(workspace: &Workspace, named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        // A bare name is looked up in the PATH.
+        Some(named) if named.components().count() > 1 => {
+            std::path::absolute(named).with_context(|| format!("{} is no path", named.display()))
+        }
+        Some(named) => Ok(named.to_path_buf()),
+        None => python(workspace),
+    }
+}
+
 /// The Python of an environment in `target/bench-environment`, made where it is not there or holds other versions.
-pub fn python(workspace: &Workspace) -> Result<PathBuf> {
+fn python(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("bench-environment");
     // Written last, so that an installation that was cut off does not count.
     let marker = folder.join("pins.txt");

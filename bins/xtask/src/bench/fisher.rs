@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::measurement::{Matmul, Measurement};
 use super::ratio::Round;
 use super::report::Outcome;
-use super::{agreement, environment};
+use super::{agreement, environment, program};
 use crate::command::Command;
-use crate::setup::{self, Features, Profile};
+use crate::setup::{self, Profile};
 use crate::workspace::Workspace;
 
 const MODEL: &str = ".models/smollm2-135m-instruct";
@@ -60,15 +59,11 @@ pub struct FisherBench {
 /// When a process fails or reports nonsense, or when the two sides do not compute the same diagonal.
 pub fn run(workspace: &Workspace, bench: &FisherBench) -> Result<()> {
     let features = setup::all(workspace, None, Profile::Release)?;
+    let selection: Vec<&str> = ["--workspace"].iter().chain(features.args()).copied().collect();
     let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no path", path.display()));
-    let python = match &bench.python {
-        // A bare name is looked up in the PATH.
-        Some(python) if python.components().count() > 1 => absolute(python)?,
-        Some(python) => python.clone(),
-        None => environment::python(workspace)?,
-    };
+    let python = environment::chosen(workspace, bench.python.as_deref())?;
     let processes = Processes {
-        ours: build(workspace, features)?,
+        ours: program::build(workspace, &selection, "fisher")?,
         python,
         model: match &bench.model {
             Some(model) => absolute(model)?,
@@ -193,43 +188,4 @@ impl Processes {
 fn measure(command: &Command, what: &str, samples: u64) -> Result<Measurement> {
     let output = command.output_quietly(what)?;
     Measurement::parse(&output, samples).with_context(|| format!("{what}: `{}`", command.line()))
-}
-
-/// Builds our side and says where it is: run through Cargo, it would be measured with Cargo beside it.
-fn build(workspace: &Workspace, features: Features) -> Result<PathBuf> {
-    let cargo = || {
-        workspace
-            .cargo(["bench", "--workspace", "--bench", "fisher", "--no-run"])
-            .args(features.args())
-    };
-    cargo().run()?;
-    let messages = cargo().args(["--message-format", "json"]).output()?;
-    executable(&messages).context("Cargo built no benchmark named fisher")
-}
-
-/// The program of the benchmark `fisher` in Cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "fisher" && message["target"]["kind"] == json!(["bench"]))
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_program_is_found_among_cargos_messages() {
-        let messages = [
-            r#"{"reason":"compiler-artifact","target":{"name":"fisher","kind":["lib"]},"executable":null}"#,
-            r#"{"reason":"compiler-artifact","target":{"name":"merge","kind":["bench"]},"executable":"/t/merge"}"#,
-            r#"{"reason":"compiler-artifact","target":{"name":"fisher","kind":["bench"]},"executable":"/t/fisher-1"}"#,
-            "a line that is no JSON",
-            r#"{"reason":"build-finished","success":true}"#,
-        ];
-        assert_eq!(executable(&messages.join("\n")), Some("/t/fisher-1".into()));
-        assert_eq!(executable(&messages[..2].join("\n")), None);
-    }
 }

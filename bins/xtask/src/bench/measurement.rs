@@ -27,6 +27,16 @@ pub struct Measurement {
     pub rest: Map<String, Value>,
 }
 
+/// One timed piece of work, such as a merge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// Wall time of the measured part.
+    pub seconds: f64,
+    /// What else the process says: kept, not interpreted.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
 /// The speed of the machine, from one large matrix product in f32.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Matmul {
@@ -74,6 +84,24 @@ impl Measurement {
     }
 }
 
+impl Timed {
+    /// Reads the report in `output`.
+    pub fn parse(output: &str) -> Result<Self> {
+        let timed: Self = last_line(output)?;
+        positive("seconds", timed.seconds)?;
+        Ok(timed)
+    }
+
+    /// A number that the process reports besides, larger than 0.
+    pub fn figure(&self, key: &str) -> Result<f64> {
+        let figure = self.rest.get(key).and_then(Value::as_f64);
+        positive(
+            key,
+            figure.with_context(|| format!("a process does not report its `{key}`"))?,
+        )
+    }
+}
+
 impl Matmul {
     /// Reads the report in `output`.
     pub fn parse(output: &str) -> Result<Self> {
@@ -101,7 +129,7 @@ pub fn shares<'a>(runs: impl IntoIterator<Item = &'a Measurement>) -> [(&'static
     ]
 }
 
-fn last_line<T: DeserializeOwned>(output: &str) -> Result<T> {
+pub(super) fn last_line<T: DeserializeOwned>(output: &str) -> Result<T> {
     let line = output
         .lines()
         .rfind(|line| !line.trim().is_empty())
@@ -125,6 +153,16 @@ mod tests {
 
     fn line() -> String {
         LINE.replace('\n', "")
+    }
+
+    #[test]
+    fn a_timed_piece_of_work_keeps_its_figures() {
+        let timed = Timed::parse("preparing\n{\"seconds\": 2.0, \"merge_s\": 1.5, \"zero\": 0.0}\n").unwrap();
+        assert_eq!((timed.seconds, timed.figure("merge_s").unwrap()), (2.0, 1.5));
+        for key in ["zero", "absent"] {
+            assert!(timed.figure(key).unwrap_err().to_string().contains(key));
+        }
+        assert!(Timed::parse("{\"seconds\": 0.0}").is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The four ratios that the benchmark is about, and their goals.
+//! The four ratios that the Fisher benchmark is about, and what a ratio is.
 //!
 //! A ratio compares two processes that ran one after the other in the same round, so that a machine that gets slower or
 //! faster between rounds moves both sides; what is reported is the median over the rounds.

@@ -83,14 +83,7 @@ impl Outcome {
 
     /// The four ratios first, then every measurement.
     fn line(&self, ratios: &[Ratio]) -> Result<Value> {
-        let mut line = Map::new();
-        for Ratio { name, measured, .. } in ratios {
-            if !measured.median.is_finite() {
-                bail!("{name} is {}", measured.median);
-            }
-            // To four decimals: the machine does not repeat itself to more.
-            line.insert((*name).to_owned(), json!((measured.median * 1e4).round() / 1e4));
-        }
+        let mut line = medians(ratios)?;
         let over_rounds: Map<String, Value> = ratios
             .iter()
             .map(|ratio| (ratio.name.to_owned(), json!(ratio.measured)))
@@ -121,8 +114,21 @@ impl Outcome {
     }
 }
 
+/// Every ratio by name, which is how the line of JSON begins.
+pub(super) fn medians(ratios: &[Ratio]) -> Result<Map<String, Value>> {
+    let mut line = Map::new();
+    for Ratio { name, measured, .. } in ratios {
+        if !measured.median.is_finite() {
+            bail!("{name} is {}", measured.median);
+        }
+        // To four decimals: the machine does not repeat itself to more.
+        line.insert((*name).to_owned(), json!((measured.median * 1e4).round() / 1e4));
+    }
+    Ok(line)
+}
+
 /// Every ratio as a row.
-fn goals(ratios: &[Ratio]) -> Table {
+pub(super) fn goals(ratios: &[Ratio]) -> Table {
     let mut table = table(&["ratio", "measured", "min", "max", "goal", "", "what limits it"]);
     for ratio in ratios {
         let Summary { median, min, max } = ratio.measured;
@@ -141,11 +147,11 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 
-fn right(text: String) -> Cell {
+pub(super) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)

@@ -7,7 +7,7 @@
 //! | `projection` | aligned | `prefix` reproduces the study's code |
 
 use super::projected::{ProjectedSafety, combine};
-use super::{DEFAULT_K, MergeStrategy, check_k, check_weight};
+use super::{DEFAULT_K, MergeStrategy, Needs, check_k, check_weight};
 use crate::{Error, MergeInputs, Merged};
 use serde::{Deserialize, Serialize};
 use sst_subspace::Projection;
@@ -63,8 +63,11 @@ impl MergeStrategy for V1 {
         serde_json::json!(super::StrategyConfig::V1(self.config.clone()))
     }
 
-    fn needs_basis(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            basis: true,
+            ..Needs::default()
+        }
     }
 
     fn merge(&self, inputs: &MergeInputs<'_>) -> Result<Merged, Error> {

@@ -15,7 +15,7 @@
 //! | `projection` | aligned | `prefix` reproduces the study's code |
 
 use super::projected::{ProjectedSafety, combine};
-use super::{DEFAULT_K, MergeStrategy, check_k, check_weight};
+use super::{DEFAULT_K, MergeStrategy, Needs, check_k, check_weight};
 use crate::{Error, MergeInputs, Merged};
 use serde::{Deserialize, Serialize};
 use sst_adapter::{ModulePath, ParamLayout};
@@ -225,8 +225,11 @@ impl MergeStrategy for V2 {
         serde_json::json!(super::StrategyConfig::V2(self.config.clone()))
     }
 
-    fn needs_basis(&self) -> bool {
-        self.config.mode != Mode::Direct
+    fn needs(&self) -> Needs {
+        Needs {
+            basis: self.config.mode != Mode::Direct,
+            ..Needs::default()
+        }
     }
 
     fn merge(&self, inputs: &MergeInputs<'_>) -> Result<Merged, Error> {

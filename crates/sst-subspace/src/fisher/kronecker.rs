@@ -118,16 +118,34 @@ impl KroneckerFisher {
     /// [`Error::Content`] for an unknown module, or naming the factor that is not finite, not symmetric or has a negative
     /// diagonal.
     pub fn factors(&self, module: &ModulePath) -> Result<KroneckerFactors, Error> {
-        let read = |name: &str| {
-            let [n, _] = self.file.matrix_of(name, Dtype::F32)?;
-            let mut entries: Vec<f64> = self.file.f32s(name)?.map(f64::from).collect();
-            symmetrise(&mut entries, n).map_err(|reason| self.file.error(name, reason))?;
-            Ok::<_, Error>(Array2::from_shape_fn((n, n), |(i, j)| entries[i * n + j]))
-        };
         Ok(KroneckerFactors {
-            input: read(&input_name(self.input(module)?))?,
-            output: read(&output_name(module))?,
+            input: self.input_factor(module)?,
+            output: self.output_factor(module)?,
         })
+    }
+
+    /// A of a layer alone, `[d_in, d_in]`, exactly symmetric.
+    ///
+    /// # Errors
+    /// As [`KroneckerFisher::factors`].
+    pub fn input_factor(&self, module: &ModulePath) -> Result<Array2<f64>, Error> {
+        self.factor(&input_name(self.input(module)?))
+    }
+
+    /// G of a layer alone, `[d_out, d_out]`, exactly symmetric.
+    ///
+    /// # Errors
+    /// As [`KroneckerFisher::factors`].
+    pub fn output_factor(&self, module: &ModulePath) -> Result<Array2<f64>, Error> {
+        self.input(module)?;
+        self.factor(&output_name(module))
+    }
+
+    fn factor(&self, name: &str) -> Result<Array2<f64>, Error> {
+        let [n, _] = self.file.matrix_of(name, Dtype::F32)?;
+        let mut entries: Vec<f64> = self.file.f32s(name)?.map(f64::from).collect();
+        symmetrise(&mut entries, n).map_err(|reason| self.file.error(name, reason))?;
+        Ok(Array2::from_shape_fn((n, n), |(i, j)| entries[i * n + j]))
     }
 
     /// tr(G (x) A) = tr(G) tr(A), read from the diagonals alone.

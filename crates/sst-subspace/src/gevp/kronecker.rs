@@ -88,13 +88,19 @@ pub(crate) fn solve_side(
     solve_factor(pair, ridge).map_err(Error::in_factor(module, side))
 }
 
-fn solve_factor(pair: FactorPair<'_>, ridge: f64) -> Result<FactorEigen, Error> {
-    let d = pair.utility.nrows();
-    let trace = pair.utility.diag().sum();
+/// eps of a utility factor: `ridge` times its mean eigenvalue.
+pub(crate) fn relative_eps(utility: ArrayView2<f64>, ridge: f64) -> Result<f64, Error> {
+    check_setting("ridge", ridge)?;
+    let d = utility.nrows();
+    let trace = utility.diag().sum();
     if trace <= 0.0 && d > 0 {
         return Err(Error::Trace { value: trace });
     }
-    let eps = ridge * trace / d as f64;
+    Ok(ridge * trace / d as f64)
+}
+
+fn solve_factor(pair: FactorPair<'_>, ridge: f64) -> Result<FactorEigen, Error> {
+    let eps = relative_eps(pair.utility, ridge)?;
     let mut eigen = dense(pair.safety, pair.utility, eps)?;
     let clamped = clamp(&mut eigen, pair, eps)?;
     Ok(FactorEigen { eigen, eps, clamped })

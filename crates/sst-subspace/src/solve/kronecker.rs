@@ -1,23 +1,17 @@
 //! The k largest products mu_i lambda_j over all modules of Kronecker-factored Fishers, one module at a time.
 //!
-//! Of several utility Fishers the factors are averaged, A_u = mean A and G_u = mean G. The mean of the Fishers themselves,
-//! mean (G (x) A), is no Kronecker product; both agree where the factors do.
-//!
 //! Layers that read the same input share A in both Fishers: it is solved once for all of them.
 
 use super::contest::Contest;
-use crate::gevp::{FactorPair, KroneckerEigen, solve_side, top_products};
-use crate::{Error, KroneckerBasis, KroneckerDirections, KroneckerFactors, KroneckerFisher, Selection};
-use sst_adapter::ModulePath;
+use super::{KroneckerPair, Sides};
+use crate::gevp::{KroneckerEigen, top_products};
+use crate::{Error, KroneckerBasis, KroneckerDirections, KroneckerFisher, Selection};
 use std::collections::BTreeMap;
 
-/// Solves every module and keeps the k largest products over all of them; `progress` is told the modules done and their
-/// number. Memory: two modules' factors and eigenvectors, and the vectors of k directions.
+/// Solves every module of both sides and keeps the k largest products over all of them: [`KroneckerPair::basis`].
 ///
 /// # Errors
-/// [`Error::NoFisher`]; [`Error::FisherMeta`] for utility Fishers that were not estimated alike; [`Error::InModule`] for a
-/// module that one Fisher lacks, or whose shapes differ; the errors of [`kronecker`](crate::gevp::kronecker);
-/// [`Error::Directions`] when k is 0 or more than there are products.
+/// As [`KroneckerPair::new`] and [`KroneckerPair::basis`].
 pub fn kronecker_basis(
     safety: &KroneckerFisher,
     utility: &[KroneckerFisher],
@@ -25,72 +19,94 @@ pub fn kronecker_basis(
     ridge: f64,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<KroneckerBasis, Error> {
-    check_alike(safety, utility)?;
-    let modules: Vec<&ModulePath> = safety.modules().collect();
-    let mut available = 0;
-    for module in &modules {
-        let [d_out, d_in] = safety.shape(module)?;
-        available += d_out * d_in;
-    }
-    if k == 0 || k > available {
-        return Err(Error::Directions { k, available });
-    }
-    let mut contest = Contest::new(k);
-    let mut kept: BTreeMap<usize, (KroneckerDirections, f64)> = BTreeMap::new(); // by module, with the residual
-    let mut clamped: f64 = 0.0;
-    let mut solved = None; // the last A's solution, and whose it is
-    for (m, module) in modules.iter().enumerate() {
-        let (f_s, f_u) = (safety.factors(module)?, mean_factors(utility, module)?);
-        let (input, output) = (pair(&f_s, &f_u, |f| &f.input), pair(&f_s, &f_u, |f| &f.output));
-        let shared = std::iter::once(safety)
-            .chain(utility)
-            .map(|fisher| fisher.input(module));
-        let shared: Vec<&ModulePath> = shared.collect::<Result<_, _>>()?;
-        let eigen = KroneckerEigen {
-            input: match solved.take() {
-                Some((owner, eigen)) if owner == shared => eigen,
-                _ => solve_side(module.as_str(), "input", input, ridge)?,
-            },
-            output: Some(solve_side(module.as_str(), "output", output, ridge)?),
-        };
-        clamped = clamped.min(eigen.input.clamped);
-        clamped = eigen.output.iter().fold(clamped, |least, side| least.min(side.clamped));
-        let [d_out, d_in] = safety.shape(module)?;
-        let products =
-            top_products(&[eigen.spectrum()], k.min(d_out * d_in)).map_err(Error::in_module(module.as_str()))?;
-        let admitted = contest.enter(m, products.iter().map(|p| p.value));
-        let products = &products[..admitted];
-        if admitted > 0 {
-            let pairs: Vec<_> = products.iter().map(|p| (p.output, p.input)).collect();
-            let residual = eigen.residual(input, Some(output), &pairs)?;
-            kept.insert(
-                m,
-                (
-                    KroneckerDirections::new(&eigen, input, Some(output), products)?,
-                    residual,
-                ),
-            );
+    KroneckerPair::new(safety, utility.iter().collect())?.basis(k, ridge, Sides::Both, progress)
+}
+
+impl KroneckerPair<'_> {
+    /// Solves every module and keeps the k largest products over all of them, of `Sides::Input` the k largest lambda_j;
+    /// `progress` is told the modules done and their number. Memory: two modules' factors and eigenvectors, and the
+    /// vectors of k directions.
+    ///
+    /// # Errors
+    /// The errors of [`kronecker`](crate::gevp::kronecker) and of the factors; [`Error::Directions`] when k is 0 or more
+    /// than there are products.
+    pub fn basis(
+        &self,
+        k: usize,
+        ridge: f64,
+        sides: Sides,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<KroneckerBasis, Error> {
+        let modules: Vec<_> = self.modules().collect();
+        let mut counts = Vec::with_capacity(modules.len()); // products of each module
+        for module in &modules {
+            let [d_out, d_in] = self.shape(module)?;
+            counts.push(match sides {
+                Sides::Input => d_in,
+                Sides::Both => d_out * d_in,
+            });
         }
-        kept.retain(|earlier, (directions, _)| {
-            let count = contest.count(*earlier);
-            if 0 < count && count < directions.chosen.len() {
-                *directions = directions.truncate(count);
+        let available: usize = counts.iter().sum();
+        if k == 0 || k > available {
+            return Err(Error::Directions { k, available });
+        }
+        let mut contest = Contest::new(k);
+        let mut kept: BTreeMap<usize, (KroneckerDirections, f64)> = BTreeMap::new(); // by module, with the residual
+        let mut clamped: f64 = 0.0;
+        let mut solved = None; // the last A with its solution, and whose it is
+        for (m, module) in modules.iter().enumerate() {
+            let owners = self.input_owners(module)?;
+            let (input, input_eigen) = match solved.take() {
+                Some((same, factors, eigen)) if same == owners => (factors, eigen),
+                _ => {
+                    let factors = self.input(module)?;
+                    let eigen = factors.solve(module, "input", ridge)?;
+                    (factors, eigen)
+                }
+            };
+            let output = match sides {
+                Sides::Input => None,
+                Sides::Both => Some(self.output(module)?),
+            };
+            let output_eigen = output.as_ref().map(|factors| factors.solve(module, "output", ridge));
+            let eigen = KroneckerEigen {
+                input: input_eigen,
+                output: output_eigen.transpose()?,
+            };
+            let output = output.as_ref().map(|factors| factors.pair());
+            clamped = clamped.min(eigen.input.clamped);
+            clamped = eigen.output.iter().fold(clamped, |least, side| least.min(side.clamped));
+            let products =
+                top_products(&[eigen.spectrum()], k.min(counts[m])).map_err(Error::in_module(module.as_str()))?;
+            let admitted = contest.enter(m, products.iter().map(|p| p.value));
+            let products = &products[..admitted];
+            if admitted > 0 {
+                let pairs: Vec<_> = products.iter().map(|p| (p.output, p.input)).collect();
+                let residual = eigen.residual(input.pair(), output, &pairs)?;
+                let directions = KroneckerDirections::new(&eigen, input.pair(), output, products)?;
+                kept.insert(m, (directions, residual));
             }
-            count > 0
-        });
-        solved = Some((shared, eigen.input));
-        progress(m + 1, modules.len());
+            kept.retain(|earlier, (directions, _)| {
+                let count = contest.count(*earlier);
+                if 0 < count && count < directions.chosen.len() {
+                    *directions = directions.truncate(count);
+                }
+                count > 0
+            });
+            solved = Some((owners, input, eigen.input));
+            progress(m + 1, modules.len());
+        }
+        let selection = Selection::TopProducts {
+            ridge,
+            available: available as u64,
+            residual: kept.values().map(|(_, residual)| *residual).fold(0.0, largest),
+            clamped,
+        };
+        let directions = kept
+            .into_iter()
+            .map(|(m, (directions, _))| (modules[m].clone(), directions));
+        KroneckerBasis::new(directions.collect(), selection)
     }
-    let selection = Selection::TopProducts {
-        ridge,
-        available: available as u64,
-        residual: kept.values().map(|(_, residual)| *residual).fold(0.0, largest),
-        clamped,
-    };
-    let directions = kept
-        .into_iter()
-        .map(|(m, (directions, _))| (modules[m].clone(), directions));
-    KroneckerBasis::new(directions.collect(), selection)
 }
 
 /// `max` would drop a NaN.
@@ -98,57 +114,15 @@ pub(super) fn largest(x: f64, y: f64) -> f64 {
     if y > x || y.is_nan() { y } else { x }
 }
 
-fn pair<'a>(
-    safety: &'a KroneckerFactors,
-    utility: &'a KroneckerFactors,
-    side: impl Fn(&'a KroneckerFactors) -> &'a ndarray::Array2<f64>,
-) -> FactorPair<'a> {
-    FactorPair {
-        safety: side(safety).view(),
-        utility: side(utility).view(),
-    }
-}
-
-/// One estimate on the utility side, and one set of modules and shapes on both.
-fn check_alike(safety: &KroneckerFisher, utility: &[KroneckerFisher]) -> Result<(), Error> {
-    let (first, rest) = utility.split_first().ok_or(Error::NoFisher)?;
-    for other in rest {
-        first.meta.check_alike(&other.meta, &["seed", "stack", "parameters"])?;
-    }
-    for fisher in utility {
-        for module in safety.modules().chain(fisher.modules()) {
-            let (left, right) = (safety.shape(module)?, fisher.shape(module)?);
-            if left != right {
-                let op = "layers of the safety and the utility Fisher";
-                return Err(Error::in_module(module.as_str())(Error::Shapes { op, left, right }));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn mean_factors(fishers: &[KroneckerFisher], module: &ModulePath) -> Result<KroneckerFactors, Error> {
-    let (first, rest) = fishers.split_first().ok_or(Error::NoFisher)?;
-    let mut mean = first.factors(module)?;
-    for fisher in rest {
-        let other = fisher.factors(module)?;
-        mean.input += &other.input;
-        mean.output += &other.output;
-    }
-    if !rest.is_empty() {
-        mean.input /= fishers.len() as f64;
-        mean.output /= fishers.len() as f64;
-    }
-    Ok(mean)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::made_up::{DOWN, K, Q, draw, kron as made_up};
     use super::*;
+    use crate::KroneckerFactors;
     use crate::gevp::{DenseEigen, dense};
     use ndarray::linalg::kron;
     use ndarray::{Array1, Array2, s};
+    use sst_adapter::ModulePath;
 
     const RIDGE: f64 = 1e-2;
 
@@ -232,6 +206,36 @@ mod tests {
         let own = solve([false, false]);
         assert_eq!(solve([true, true]), own);
         assert_eq!(solve([true, false]), own);
+    }
+
+    #[test]
+    fn the_input_side_alone_keeps_the_largest_lambdas_of_all_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (safety, utility) = (
+            made_up(&dir.path().join("s"), 1, true),
+            made_up(&dir.path().join("u"), 30, true),
+        );
+        let pair = KroneckerPair::new(&safety, vec![&utility]).unwrap();
+        let mut all = Vec::new();
+        for module in pair.modules() {
+            let (a_s, a_u) = (
+                safety.factors(module).unwrap().input,
+                utility.factors(module).unwrap().input,
+            );
+            let eps = RIDGE * a_u.diag().mean().unwrap();
+            all.extend(dense(a_s.view(), a_u.view(), eps).unwrap().values);
+        }
+        all.sort_by(|x, y| y.total_cmp(x));
+        assert_eq!(all.len(), 15); // d_in 6, 6 and 3
+        for k in [1, 8, 15] {
+            let basis = pair.basis(k, RIDGE, Sides::Input, &mut |_, _| ()).unwrap();
+            assert!(basis.modules().values().all(|directions| directions.output.is_none()));
+            for (got, want) in basis.eigenvalues().iter().zip(&all[..k]) {
+                assert!((got - want).abs() <= 1e-12 * all[0], "{got:e} {want:e}");
+            }
+        }
+        let error = pair.basis(16, RIDGE, Sides::Input, &mut |_, _| ()).unwrap_err();
+        assert!(matches!(error, Error::Directions { available: 15, .. }), "{error}");
     }
 
     #[test]
