@@ -184,6 +184,46 @@ fn curvature_of_any_stack_sharded_solved_and_inspected() {
         1,
         &["FU/kron", "FS/samples"],
     );
+    // SST by flags and by a recipe is one merge; hard, it takes its directions from a solved basis as well.
+    let adapters = "--utility A5 --safety A7";
+    let statistics = "--statistics-utility FU/kron --statistics-safety FS/kron";
+    bench.succeed(&format!(
+        "merge --strategy sst --set gamma=0.5 {adapters} {statistics} --out soft"
+    ));
+    let recipe = "utility = ['A5']\nsafety = 'A7'\n[method]\nstrategy = 'sst'\ngamma = 0.5\n\
+        [statistics]\nutility = ['FU/kron']\nsafety = 'FS/kron'\n";
+    std::fs::write(bench.path("recipe.toml"), recipe).unwrap();
+    let by_recipe = json(&bench.succeed("merge recipe.toml --out by-recipe --json"));
+    assert!(
+        by_recipe["sst"]["modules"].as_object().is_some_and(|m| !m.is_empty()),
+        "{by_recipe}"
+    );
+    let weights = |name: &str| read(&bench.path(name).join("adapter_model.safetensors"));
+    assert_eq!(weights("soft"), weights("by-recipe"));
+    bench.succeed(&format!(
+        "merge --strategy sst --set weighting.hard.k=3 --set sides=\"both\" {adapters} --subspace basis-kron --out hard"
+    ));
+    bench.succeed(&format!("merge --strategy regmean {adapters} {statistics} --out mean"));
+    // The merge in the weights answers as the merge beside them.
+    bench.succeed("bake --model model --adapter soft --out baked");
+    let score = |flags: &str, out: &str| {
+        let eval = format!("eval {flags} --data data -n 6 --benchmarks mmlu --shots 0 --out {out}");
+        bench.succeed(&eval);
+        let items = String::from_utf8(read(&bench.path(out).join("items.jsonl"))).unwrap();
+        let likelihoods =
+            |line: &str| -> Vec<f64> { serde_json::from_value(json(line)["log_likelihoods"].clone()).unwrap() };
+        items.lines().flat_map(likelihoods).collect::<Vec<_>>()
+    };
+    let (inside, beside) = (
+        score("--model baked", "eval-baked"),
+        score("--model model --adapter soft", "eval-soft"),
+    );
+    assert_eq!(inside.len(), 24);
+    for (x, y) in inside.iter().zip(&beside) {
+        // f32 sums in another order, through two small layers.
+        assert!((x - y).abs() < 1e-3, "{x} {y}");
+    }
+
     // V1 with the exact subspace of the samples keeps part of the safety adapter.
     let merged = "merge --strategy v1 --utility A5 --safety A7 --subspace basis-samples -k 5 --out merged --json";
     let merged = json(&bench.succeed(merged));
@@ -197,6 +237,29 @@ fn curvature_of_any_stack_sharded_solved_and_inspected() {
     bench.succeed(&measure(
         "--dataset repliqa --estimator kron --targets q_proj,v_proj --out base",
     ));
+}
+
+#[test]
+fn every_method_that_needs_the_adapters_alone_merges_them() {
+    let bench = Bench::new();
+    bench.prepare();
+    for strategy in sst_merge::STRATEGIES {
+        let config = sst_merge::strategy_by_name(strategy).unwrap();
+        let needs = config.check().unwrap().needs();
+        let given = match strategy {
+            &"v1" | &"v2" => "--subspace basis",
+            &"fisher" => "--diagonal FA5 --diagonal FA7",
+            _ if needs.statistics => continue,
+            _ => "",
+        };
+        let out = format!("by-{strategy}");
+        let merge = format!("merge --strategy {strategy} --utility A5 --safety A7 {given} --out {out} --json");
+        let measured = json(&bench.succeed(&merge));
+        let norm = measured["norm_merged"].as_f64().unwrap();
+        assert!(norm > 0.0 && norm.is_finite(), "{strategy}: {measured}");
+        let card = String::from_utf8(read(&bench.path(&format!("{out}/README.md")))).unwrap();
+        assert!(card.contains(&format!("| strategy | {strategy} |")), "{card}");
+    }
 }
 
 #[test]
@@ -328,12 +391,33 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
     );
 
     // Settings.
-    bench.fail(&format!("{merge} --strategy v3"), 1, &["v3", "v1, v2"]);
+    bench.fail(&format!("{merge} --strategy v3"), 2, &["v3", "v1, v2"]);
     bench.fail(&format!("{merge} --strategy v1 -k 0"), 1, &["k"]);
     bench.fail(&format!("{merge} --strategy v1 -k 21"), 1, &["21", "20"]);
     bench.fail(&format!("{merge} --strategy v1 --alpha NaN"), 1, &["alpha", "finite"]);
     bench.fail(&format!("{merge} --strategy v2 --weight inf"), 1, &["weight", "finite"]);
-    bench.fail(&format!("{merge} --strategy v1 --weight 2"), 1, &["--weight", "v1"]);
+    bench.fail(&format!("{merge} --strategy v1 --weight 2"), 1, &["`weight`", "v1"]);
+    bench.fail(
+        &format!("{merge} --strategy ties --set density=2"),
+        1,
+        &["`density`", "2"],
+    );
+    bench.fail(
+        &format!("{merge} --strategy ties --set mode=sideways"),
+        1,
+        &["mode=sideways"],
+    );
+    bench.fail(&format!("{merge} --strategy sst"), 1, &["basis", "kronecker-basis"]);
+    bench.fail(
+        "merge --strategy sst --utility A5 --safety A7 --out bad",
+        1,
+        &["sst", "statistics"],
+    );
+    write(
+        "wrong.toml",
+        "utility = ['A5']\nsafety = 'A7'\nsed = 3\n[method]\nstrategy = 'ties'\n",
+    );
+    bench.fail("merge wrong.toml --out bad", 1, &["wrong.toml", "sed"]);
     bench.fail("subspace --utility FA5 --safety FA7 -k 0 --out bad", 1, &["0"]);
     bench.fail(
         "subspace --utility FA5 --safety FA7 -k 9999999 --out bad",
