@@ -7,9 +7,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sst_merge::{
-    Adapter, Array2, Error, Estimator, FisherMeta, GammaOverride, KroneckerBasis, KroneckerFactors, KroneckerFisher,
-    LoraConfig, MergeInputs, MergeStrategy, Merged, ModulePath, ModuleWeightsConfig, SafetyDelta, Sides, SstConfig,
-    Statistics, SubspaceError, Weighting,
+    Adapter, Array2, Dtype, Error, Estimator, FisherMeta, GammaOverride, KroneckerBasis, KroneckerFactors,
+    KroneckerFisher, LoraConfig, Manifest, MergeInputs, MergeRecord, MergeStrategy, Merged, ModulePath,
+    ModuleWeightsConfig, SafetyDelta, Sides, SstConfig, SstReport, Statistics, StrategyConfig, SubspaceError,
+    Weighting, write_merged,
 };
 use sst_subspace::KroneckerPair;
 use std::collections::BTreeMap;
@@ -460,6 +461,68 @@ fn the_same_inputs_give_the_same_bits() {
     let trial = Trial::usual();
     for config in configs() {
         assert_eq!(trial.run(config.clone()), trial.run(config));
+    }
+}
+
+#[test]
+fn the_folder_says_what_was_reported() {
+    let trial = Trial::usual();
+    let strategy = SstConfig::default().check().unwrap();
+    let merged = trial.run(SstConfig::default());
+    let record = MergeRecord {
+        recipe: strategy.config(),
+        inputs: BTreeMap::new(),
+        command: String::new(),
+        dtype: Dtype::F32,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    write_merged(dir.path(), &merged, &record).unwrap();
+    let manifest = Manifest::read(dir.path()).unwrap();
+    let report: SstReport = serde_json::from_value(manifest.facts["diagnostics"]["sst"].clone()).unwrap();
+    assert_eq!(Some(&report), merged.diagnostics.sst.as_ref());
+    let config: StrategyConfig = serde_json::from_value(manifest.config).unwrap();
+    assert_eq!(config, StrategyConfig::Sst(SstConfig::default()));
+    let readme = std::fs::read_to_string(dir.path().join("README.md")).unwrap();
+    let tradeoff = report.tradeoff.unwrap();
+    let left = format!("{:.2} %", 100.0 * tradeoff.safety / tradeoff.safety_of_utility);
+    for words in [
+        left.as_str(),
+        "effective number of directions",
+        "utility loss, predicted",
+    ] {
+        assert!(readme.contains(words), "{words} is not in\n{readme}");
+    }
+    assert_eq!(Adapter::load(dir.path()).unwrap(), merged.adapter);
+}
+
+#[test]
+fn recipes_are_toml() {
+    let text = "strategy = \"sst\"\nweighting = { hard = { k = 9 } }\nsides = \"both\"\ndelta = \"safety\"\n";
+    let config = SstConfig {
+        weighting: Weighting::Hard { k: 9 },
+        sides: Sides::Both,
+        delta: SafetyDelta::Safety,
+        ..SstConfig::default()
+    };
+    assert_eq!(
+        toml::from_str::<StrategyConfig>(text).unwrap(),
+        StrategyConfig::Sst(config)
+    );
+    let text = "strategy = \"sst\"\ngamma = 0.5\n[[gammas]]\nmatch = \"mlp\"\nlayers = [0, 1]\ngamma = 0.1\n";
+    let config = toml::from_str::<StrategyConfig>(text).unwrap();
+    let again = toml::to_string(&config).unwrap();
+    assert_eq!(toml::from_str::<StrategyConfig>(&again).unwrap(), config);
+    for (text, word) in [
+        ("strategy = \"sst\"\ngama = 1.0", "gama"),
+        (
+            "strategy = \"sst\"\nweighting = { hard = { k = 1, gamma = 1.0 } }",
+            "gamma",
+        ),
+        ("strategy = \"sst\"\nsides = \"output\"", "output"),
+        ("strategy = \"sst\"\n[[gammas]]\ngamma = 1.0\nlayer = 3", "layer"),
+    ] {
+        let message = toml::from_str::<StrategyConfig>(text).unwrap_err().to_string();
+        assert!(message.contains(word), "{text}: {message}");
     }
 }
 

@@ -178,9 +178,9 @@ impl IsoCts {
             let available = rank_above(&svd.s, change.norm());
             vectors.push(&svd, per_task.min(available), *weight);
         }
-        let (u, values, vt) = vectors.orthogonal()?;
-        let flat = Array1::from_elem(values.len(), self.config.scale * values.mean().unwrap_or(0.0));
-        Ok(assemble(u.view(), &flat, vt.view()))
+        let values = vectors.values();
+        let mean = values.mean().unwrap_or(0.0);
+        vectors.assemble(&Array1::from_elem(values.len(), self.config.scale * mean))
     }
 
     /// c and n: the task-specific part is rounded to what T divides, half to even as the authors' Python rounds.

@@ -1,9 +1,9 @@
 //! Singular vectors of several changes, side by side.
 
-use super::matrix::polar;
+use super::matrix::{assemble, polar};
 use crate::Error;
 use ndarray::{Array1, Array2, Axis, concatenate, s};
-use sst_adapter::LowRankSvd;
+use sst_adapter::{LowRank, LowRankSvd};
 
 /// Left vectors, singular values and right vectors in one order.
 #[derive(Debug, Default)]
@@ -21,17 +21,19 @@ impl SingularVectors {
         self.right.push(svd.vt.slice(s![..k, ..]).to_owned());
     }
 
-    /// The polar factors of the left `[d_out, n]` and right vectors `[n, d_in]`, and the values between them.
-    pub fn orthogonal(&self) -> Result<(Array2<f64>, Array1<f64>, Array2<f64>), Error> {
-        let views = |arrays: &[Array2<f64>], axis| {
+    /// The singular values in the order of the vectors.
+    pub fn values(&self) -> Array1<f64> {
+        self.values.iter().copied().collect()
+    }
+
+    /// polar(U) diag(values) polar(V)^T.
+    pub fn assemble(&self, values: &Array1<f64>) -> Result<LowRank, Error> {
+        let beside = |arrays: &[Array2<f64>], axis| {
             let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
             concatenate(Axis(axis), &views).expect("all of one module")
         };
-        let (u, vt) = (views(&self.left, 1), views(&self.right, 0));
-        Ok((
-            polar(u.view())?,
-            self.values.iter().copied().collect(),
-            polar(vt.view())?,
-        ))
+        let u = polar(beside(&self.left, 1).view())?; // [d_out, n]
+        let vt = polar(beside(&self.right, 0).view())?; // [n, d_in]
+        Ok(assemble(u.view(), values, vt.view()))
     }
 }

@@ -16,7 +16,7 @@
 //! rank r_t <= k it cuts off nothing. `rank` cuts the adapters' own ranks by the same share, so that the result has no
 //! higher rank than they.
 
-use super::matrix::{assemble, numerical_rank};
+use super::matrix::numerical_rank;
 use super::parts::{Part, by_module, parts, shape};
 use super::singular::SingularVectors;
 use super::{MergeStrategy, check_rank, check_weight};
@@ -111,7 +111,6 @@ impl TsvM {
             };
             vectors.push(&svd, k.min(numerical_rank(&svd.s)), *weight);
         }
-        let (u, values, vt) = vectors.orthogonal()?;
-        Ok(assemble(u.view(), &(values * self.config.scale), vt.view()))
+        vectors.assemble(&(vectors.values() * self.config.scale))
     }
 }

@@ -103,7 +103,7 @@ impl Comparison {
             "svd" => ((error_ours - error_theirs).abs(), EQUAL_ERRORS),
             _ => (difference, SAME),
         };
-        if !(found <= bound) {
+        if !(found.is_finite() && found <= bound) {
             bail!(
                 "{}: both sides differ by {found:.1e}, more than {bound:.0e}: {:?}",
                 self.method,
