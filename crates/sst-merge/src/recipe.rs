@@ -251,3 +251,51 @@ impl LoadedRecipe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = "utility = ['A5']\nsafety = 'A7'\n[method]\nstrategy = 'ties'\ndensity = 0.4\n";
+
+    fn read(text: &str) -> Result<MergeRecipe, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("merge.toml");
+        std::fs::write(&path, text).unwrap();
+        MergeRecipe::read(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default_and_a_recipe_survives_toml() {
+        let recipe = read(RECIPE).unwrap();
+        assert_eq!((recipe.seed, recipe.dtype), (0, Dtype::F32));
+        assert_eq!(recipe.method.clone().check().unwrap().name(), "ties");
+        assert_eq!(read(&toml::to_string(&recipe).unwrap()).unwrap(), recipe);
+    }
+
+    #[test]
+    fn slips_are_named_with_the_file() {
+        for (from, to, part) in [
+            ("safety = 'A7'\n", "", "safety"),
+            ("utility", "utilities", "utilities"),
+            ("'ties'", "'tie'", "tie"),
+            ("density", "densities", "densities"),
+            ("0.4", "1.4", "`density` = 1.4"),
+        ] {
+            let message = read(&RECIPE.replacen(from, to, 1)).unwrap_err();
+            assert!(
+                message.contains("merge.toml") && message.contains(part),
+                "{to}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_recipe_of_the_documentation_is_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes/merge-sst.toml");
+        let recipe = MergeRecipe::read(&path).unwrap();
+        let strategy = recipe.method.clone().check().unwrap();
+        assert!(strategy.needs().statistics && recipe.statistics.is_some());
+        assert_eq!(recipe.settings(strategy.as_ref())["gamma"], 0.3);
+    }
+}
