@@ -648,14 +648,7 @@ mod tests {
 
     #[test]
     fn nesting_costs_no_stack() {
-        let deep = [
-            &b"}"[..],
-            &text("a"),
-            &b")".repeat(1),
-            &b"\x85".repeat(1_000_000),
-            b"s.",
-        ]
-        .concat();
+        let deep = [&b"}"[..], &text("a"), b")", &b"\x85".repeat(1_000_000), b"s."].concat();
         assert!(message(&[&deep]).contains("entry `a` is a tuple"));
     }
 

@@ -1,7 +1,7 @@
 //! W + dW for some rows of a weight as they lie in the file.
 //!
-//! dW = b a is summed in f32 and added to W in f32: x = W + dW. Then x is rounded once, to the nearest value y of W's own
-//! type, ties to even. What the rounding takes away is measured: the sum of (y - x)^2 beside that of dW^2.
+//! dW = b a is summed in f32 and added to W in f32; the sum is rounded once, to the nearest value y of W's own type, ties
+//! to even. What rounding takes away is measured: the sum of (y - W - dW)^2 beside that of dW^2.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -13,14 +13,14 @@ use sst_adapter::LowRank;
 /// Rows that one thread takes at a time: few, so that their dW stays in its cache.
 const ROWS: usize = 16;
 /// Sums that run side by side, so that no addition waits for the one before it.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// Squared norms over the rows changed so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Change {
     /// ||dW||^2.
     pub delta: f64,
-    /// ||y - x||^2.
+    /// ||y - W - dW||^2.
     pub lost: f64,
 }
 
@@ -41,10 +41,7 @@ pub(super) fn add_rows(rows: &mut [u8], dtype: Dtype, change: &LowRank, first: u
             fill_delta(delta, change, first + i * ROWS, rows.len() / row_bytes);
             match dtype {
                 Dtype::F32 => add(rows, delta, f32::from_le_bytes, f32::to_le_bytes),
-                Dtype::BF16 => {
-                    let narrow = |x| bf16::from_f32(x).to_le_bytes();
-                    add(rows, delta, |y| bf16::from_le_bytes(y).to_f32(), narrow)
-                }
+                Dtype::BF16 => add(rows, delta, |y| bf16::from_le_bytes(y).to_f32(), nearest_bf16),
                 Dtype::F16 => {
                     let narrow = |x| f16::from_f32(x).to_le_bytes();
                     add(rows, delta, |y| f16::from_le_bytes(y).to_f32(), narrow)
@@ -56,7 +53,7 @@ pub(super) fn add_rows(rows: &mut [u8], dtype: Dtype, change: &LowRank, first: u
     let mut total = Change::default();
     // In the order of the rows, whichever thread was first.
     parts.into_iter().for_each(|part| total += part);
-    // An infinity or a NaN among the y is one in their distance to x.
+    // An infinity or a NaN in W or y is one in the difference, too.
     total.lost.is_finite().then_some(total)
 }
 
@@ -86,32 +83,38 @@ fn add<const N: usize>(
     widen: impl Fn([u8; N]) -> f32,
     narrow: impl Fn(f32) -> [u8; N],
 ) -> Change {
-    let entry = |entry: &mut [u8; N], d: f32| {
-        let x = widen(*entry) + d;
-        *entry = narrow(x);
-        widen(*entry) - x
-    };
     let (mut deltas, mut losts) = ([0.0; LANES], [0.0; LANES]);
-    let (entries, _) = rows.as_chunks_mut::<N>();
-    let (blocks, rest) = entries.as_chunks_mut::<LANES>();
-    let (delta_blocks, delta_rest) = delta.as_chunks::<LANES>();
-    let mut take = |lane: usize, y: &mut [u8; N], d: f32| {
-        let lost = f64::from(entry(y, d));
+    let mut take = |lane: usize, entry: &mut [u8; N], d: f32| {
+        let w = widen(*entry);
+        *entry = narrow(w + d);
+        let lost = f64::from(widen(*entry)) - f64::from(w) - f64::from(d);
         deltas[lane] += f64::from(d) * f64::from(d);
         losts[lane] += lost * lost;
     };
+    let (entries, _) = rows.as_chunks_mut::<N>();
+    let (blocks, rest) = entries.as_chunks_mut::<LANES>();
+    let (delta_blocks, delta_rest) = delta.as_chunks::<LANES>();
     for (block, delta) in blocks.iter_mut().zip(delta_blocks) {
         for lane in 0..LANES {
             take(lane, &mut block[lane], delta[lane]);
         }
     }
-    for (lane, (y, d)) in rest.iter_mut().zip(delta_rest).enumerate() {
-        take(lane, y, *d);
+    for (lane, (entry, d)) in rest.iter_mut().zip(delta_rest).enumerate() {
+        take(lane, entry, *d);
     }
     Change {
         delta: deltas.iter().sum(),
         lost: losts.iter().sum(),
     }
+}
+
+/// The bf16 nearest to `x`, ties to even; without the crate's branch for NaN, so that a whole block is rounded at once.
+///
+/// A NaN may become any value: whoever calls this looks at `x` as well.
+fn nearest_bf16(x: f32) -> [u8; 2] {
+    let bits = x.to_bits();
+    let half = 0x7fff + ((bits >> 16) & 1);
+    ((bits.wrapping_add(half) >> 16) as u16).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -171,8 +174,20 @@ mod tests {
                 (delta, lost) = (delta + d * d, lost + error * error);
             }
             assert!((measured.delta - delta).abs() <= 1e-5 * delta, "{measured:?} {delta}");
-            if dtype != Dtype::F32 {
-                assert!((measured.lost - lost).abs() <= 1e-2 * lost, "{measured:?} {lost}");
+            // In f32 the sum's own rounding is as large as what is measured.
+            let share = if dtype == Dtype::F32 { 0.9 } else { 1e-2 };
+            assert!((measured.lost - lost).abs() <= share * lost, "{measured:?} {lost}");
+        }
+    }
+
+    #[test]
+    fn bf16_is_rounded_as_by_the_crate() {
+        for high in 0..=u16::MAX {
+            for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(high) << 16 | low);
+                if !x.is_nan() {
+                    assert_eq!(nearest_bf16(x), bf16::from_f32(x).to_le_bytes(), "{x:e}");
+                }
             }
         }
     }
