@@ -94,7 +94,7 @@ pub struct SstConfig {
     pub spectrum: Option<bool>,
 }
 
-/// Inputs up to this width have their spectrum reported unless told otherwise: the eigenproblem takes well below a second.
+/// Inputs up to this width have their spectrum reported unless told otherwise.
 pub const SPECTRUM_UP_TO: usize = 1024;
 
 impl Default for SstConfig {
