@@ -55,7 +55,7 @@ struct BakedFile {
     changed: usize,
     /// ||dW||^2 over them.
     delta: f64,
-    /// ||y - x||^2 of stored and exact sum.
+    /// ||y - W - dW||^2 of the sums y that are stored.
     lost: f64,
 }
 

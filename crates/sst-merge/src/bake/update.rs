@@ -5,7 +5,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use half::{bf16, f16};
+use half::f16;
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sst_adapter::LowRank;
@@ -41,7 +41,7 @@ pub(super) fn add_rows(rows: &mut [u8], dtype: Dtype, change: &LowRank, first: u
             fill_delta(delta, change, first + i * ROWS, rows.len() / row_bytes);
             match dtype {
                 Dtype::F32 => add(rows, delta, f32::from_le_bytes, f32::to_le_bytes),
-                Dtype::BF16 => add(rows, delta, |y| bf16::from_le_bytes(y).to_f32(), nearest_bf16),
+                Dtype::BF16 => add(rows, delta, from_bf16, nearest_bf16),
                 Dtype::F16 => {
                     let narrow = |x| f16::from_f32(x).to_le_bytes();
                     add(rows, delta, |y| f16::from_le_bytes(y).to_f32(), narrow)
@@ -84,33 +84,40 @@ fn add<const N: usize>(
     narrow: impl Fn(f32) -> [u8; N],
 ) -> Change {
     let (mut deltas, mut losts) = ([0.0; LANES], [0.0; LANES]);
-    let mut take = |lane: usize, entry: &mut [u8; N], d: f32| {
-        let w = widen(*entry);
-        *entry = narrow(w + d);
-        let lost = f64::from(widen(*entry)) - f64::from(w) - f64::from(d);
-        deltas[lane] += f64::from(d) * f64::from(d);
-        losts[lane] += lost * lost;
+    let mut take = |block: &mut [[u8; N]; LANES], delta: &[f32; LANES]| {
+        for lane in 0..LANES {
+            let (w, d) = (widen(block[lane]), delta[lane]);
+            block[lane] = narrow(w + d);
+            let lost = f64::from(widen(block[lane])) - f64::from(w) - f64::from(d);
+            deltas[lane] += f64::from(d) * f64::from(d);
+            losts[lane] += lost * lost;
+        }
     };
     let (entries, _) = rows.as_chunks_mut::<N>();
     let (blocks, rest) = entries.as_chunks_mut::<LANES>();
     let (delta_blocks, delta_rest) = delta.as_chunks::<LANES>();
-    for (block, delta) in blocks.iter_mut().zip(delta_blocks) {
-        for lane in 0..LANES {
-            take(lane, &mut block[lane], delta[lane]);
-        }
-    }
-    for (lane, (entry, d)) in rest.iter_mut().zip(delta_rest).enumerate() {
-        take(lane, entry, *d);
-    }
+    blocks
+        .iter_mut()
+        .zip(delta_blocks)
+        .for_each(|(block, delta)| take(block, delta));
+    // Filled up with zeros, whose sum is zero.
+    let (mut block, mut delta) = ([[0; N]; LANES], [0.0; LANES]);
+    block[..rest.len()].copy_from_slice(rest);
+    delta[..rest.len()].copy_from_slice(delta_rest);
+    take(&mut block, &delta);
+    rest.copy_from_slice(&block[..rest.len()]);
     Change {
         delta: deltas.iter().sum(),
         lost: losts.iter().sum(),
     }
 }
 
-/// The bf16 nearest to `x`, ties to even; without the crate's branch for NaN, so that a whole block is rounded at once.
-///
-/// A NaN may become any value: whoever calls this looks at `x` as well.
+/// The value of a bf16. Like its inverse without the crate's branch for NaN, so that a whole block is done at once.
+fn from_bf16(y: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(y)) << 16)
+}
+
+/// The bf16 nearest to `x`, ties to even. A NaN may become any value: whoever calls this looks at `x` as well.
 fn nearest_bf16(x: f32) -> [u8; 2] {
     let bits = x.to_bits();
     let half = 0x7fff + ((bits >> 16) & 1);
@@ -120,6 +127,7 @@ fn nearest_bf16(x: f32) -> [u8; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
     use ndarray::Array2;
 
     /// A change of a weight `[d_out, d_in]` of rank `r`, its entries between -1 and 1.
@@ -186,6 +194,7 @@ mod tests {
             for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let x = f32::from_bits(u32::from(high) << 16 | low);
                 if !x.is_nan() {
+                    assert_eq!(from_bf16(high.to_le_bytes()), bf16::from_bits(high).to_f32());
                     assert_eq!(nearest_bf16(x), bf16::from_f32(x).to_le_bytes(), "{x:e}");
                 }
             }
