@@ -362,6 +362,155 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
     assert!(markdown.contains("| base"), "{markdown}");
 }
 
+/// Two merges that differ in their statistics, in k and in their rule.
+const ATTRIBUTED: &str = r#"
+    variants = ["A5+A7"]
+    [adapters.A5]
+    role = "utility"
+    dataset = "repliqa"
+    train = { epochs = 1, r = 2, learning_rate = 0.02 }
+    [adapters.A7]
+    role = "safety"
+    dataset = "jailbreak"
+    train = { epochs = 2, r = 2, learning_rate = 0.02 }
+    [fisher]
+    protocol = "legacy-prompt"
+    samples = [8]
+    [[merge]]
+    strategy = "v1"
+    k = 20
+    [eval]
+    n = { jailbreak = 4, mmlu = 8, repliqa = 4, alpaca = 4 }
+    max_new_tokens = { jailbreak = 4, repliqa = 4, alpaca = 4 }
+    mmlu_shots = 0
+"#;
+
+#[test]
+fn a_difference_is_attributed_to_its_stages_and_reused() {
+    let bench = Bench::new();
+    let write = |name: &str, text: &str| std::fs::write(bench.path(name), text).unwrap();
+    write("a.toml", ATTRIBUTED);
+    let second = ATTRIBUTED
+        .replace("legacy-prompt", "response")
+        .replace("k = 20", "k = 400")
+        .replace("strategy = \"v1\"", "strategy = \"v2\"");
+    write("b.toml", &second);
+    let command = "attribute a.toml b.toml --model model --data data --out run --resamples 1000";
+    let found = json(&bench.succeed(&format!("{command} --json")));
+    let stages: Vec<&Value> = found["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["stage"])
+        .collect();
+    assert_eq!(stages, ["fisher", "subspace", "rule"]);
+    assert_eq!(
+        found["equal"],
+        serde_json::json!(["training", "projection", "evaluation"])
+    );
+    assert_eq!(
+        found["stages"][1]["settings"],
+        serde_json::json!([{"k": 20}, {"k": 400}])
+    );
+    // At weight 1 the rules are one map: every second evaluation is shared, and the rule carries exactly nothing.
+    let combinations = found["combinations"].as_array().unwrap();
+    assert_eq!(combinations.len(), 8);
+    assert_eq!(found["evaluations"], 4);
+    let evaluations = std::fs::read_dir(bench.path("run/evaluations")).unwrap().count();
+    assert_eq!(evaluations, 4);
+    let mut moved = 0;
+    for shares in found["benchmarks"].as_array().unwrap() {
+        let rule = &shares["stages"][2];
+        assert_eq!(
+            (&rule["value"], &rule["items"], &rule["p_holm"]),
+            (&0.0.into(), &0.into(), &1.0.into())
+        );
+        let of = |share: &Value| share["value"].as_f64().unwrap();
+        let sum: f64 = shares["stages"].as_array().unwrap().iter().map(of).sum();
+        let (first, second) = (shares["first"].as_f64().unwrap(), shares["second"].as_f64().unwrap());
+        assert!((sum - (second - first)).abs() <= 8.0 * f64::EPSILON, "{shares}");
+        assert!((of(&shares["total"]) - sum).abs() <= 8.0 * f64::EPSILON, "{shares}");
+        assert_eq!(shares["interactions"].as_array().unwrap().len(), 3);
+        moved += shares["stages"][1]["items"].as_u64().unwrap();
+    }
+    assert!(moved > 0, "k = 400 in place of 20 changes no answer at all: {found}");
+
+    // The ends of the attribution are the merges that a sweep of each recipe makes, byte for byte.
+    for (recipe, combination) in [("a", 0), ("b", 7)] {
+        bench.succeed(&format!(
+            "sweep {recipe}.toml --model model --data data --out sweep-{recipe}"
+        ));
+        let results =
+            json(&String::from_utf8(read(&bench.path(&format!("sweep-{recipe}/aggregated_results.json")))).unwrap());
+        let merged = results["systems"].as_array().unwrap().last().unwrap().clone();
+        let weights = |run: &str, system: &Value| {
+            let folder = bench.path(run).join(system["adapter"].as_str().unwrap());
+            read(&folder.join("adapter_model.safetensors"))
+        };
+        let attributed = &combinations[combination]["system"];
+        assert_eq!(weights(&format!("sweep-{recipe}"), &merged), weights("run", attributed));
+        assert_eq!(merged["scores"], attributed["scores"]);
+    }
+
+    let before = read(&bench.path("run/attribution.json"));
+    let since = std::time::SystemTime::now();
+    let text = bench.succeed(command);
+    for part in [
+        "Jailbreak",
+        "protocol = response",
+        "k = 400",
+        "exactly 0 on every item",
+        "fisher with rule",
+    ] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    assert_eq!(read(&bench.path("run/attribution.json")), before);
+    for system in combinations.iter().map(|c| &c["system"]) {
+        let items = bench
+            .path("run")
+            .join(system["evaluation"].as_str().unwrap())
+            .join("items.jsonl");
+        assert!(
+            std::fs::metadata(items).unwrap().modified().unwrap() < since,
+            "reused, not asked again"
+        );
+    }
+    let markdown = String::from_utf8(read(&bench.path("run/attribution.md"))).unwrap();
+    assert!(
+        markdown.starts_with("# Attribution") && markdown.contains("| fisher"),
+        "{markdown}"
+    );
+    bench.fail(&command.replace("1000", "10"), 1, &["10 resamples", "1000"]);
+}
+
+#[test]
+fn recipes_that_cannot_be_attributed_are_refused_before_anything_runs() {
+    let bench = Bench::new();
+    let write = |name: &str, text: &str| std::fs::write(bench.path(name), text).unwrap();
+    write("a.toml", ATTRIBUTED);
+    for (from, to, parts) in [
+        ("k = 20", "k = 20", &["a.toml and b.toml", "nothing to attribute"]),
+        ("k = 20", "k = [20, 30]", &["b.toml", "`[[merge]]` stands for 2 merges"]),
+        ("mmlu = 8", "mmlu = 7", &["a.toml and b.toml", "`eval.n` differs"]),
+        (
+            "mmlu_shots = 0",
+            "mmlu_shots = 0\nseed = 9",
+            &["a.toml and b.toml", "`eval.seed` differs"],
+        ),
+        ("k = 20", "k = 0", &["b.toml", "`k`"]),
+    ] {
+        write("b.toml", &ATTRIBUTED.replace(from, to));
+        bench.fail("attribute a.toml b.toml --model model --data data --out bad", 1, parts);
+    }
+    bench.fail(
+        "attribute a.toml absent.toml --model model --data data --out bad",
+        1,
+        &["absent.toml"],
+    );
+    bench.fail("attribute a.toml --data data --out bad", 2, &["SECOND"]);
+    assert!(!bench.path("bad").exists());
+}
+
 #[test]
 fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
     let bench = Bench::new();
@@ -545,6 +694,7 @@ fn every_command_shows_an_example() {
         "eval",
         "compare",
         "sweep",
+        "attribute",
     ] {
         let help = Command::new(env!("CARGO_BIN_EXE_sst"))
             .args(command.split_whitespace())

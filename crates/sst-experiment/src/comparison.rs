@@ -175,7 +175,7 @@ impl Goals {
     }
 }
 
-fn title(benchmark: Benchmark) -> &'static str {
+pub(crate) fn title(benchmark: Benchmark) -> &'static str {
     match benchmark {
         Benchmark::Jailbreak => "Jailbreak",
         Benchmark::Mmlu => "MMLU",
@@ -185,16 +185,16 @@ fn title(benchmark: Benchmark) -> &'static str {
     }
 }
 
-fn right(text: String) -> Cell {
+pub(crate) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
 /// Refusals on the utility sets, over all their items.
-fn over_refusal(scores: &[BenchmarkScore]) -> String {
+pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> String {
     let utility = |s: &&BenchmarkScore| matches!(s.benchmark, Benchmark::RepliQa | Benchmark::Alpaca);
     pooled(
         scores
@@ -205,7 +205,7 @@ fn over_refusal(scores: &[BenchmarkScore]) -> String {
 }
 
 /// Valid answers, over all generated ones.
-fn valid(scores: &[BenchmarkScore]) -> String {
+pub(crate) fn valid(scores: &[BenchmarkScore]) -> String {
     pooled(scores.iter().filter_map(|s| Some((s.valid_rate?, s.n))))
 }
 

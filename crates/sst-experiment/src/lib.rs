@@ -2,22 +2,30 @@
 //!
 //! The functions in [`step`] are what the commands of the front door call, one each. [`sweep`] runs a whole [`Recipe`] in
 //! a run folder whose parts are named by what went into them, so that nothing is computed twice, not even after an
-//! interruption. [`Comparison`] is the table at the end.
+//! interruption. [`Comparison`] is the table at the end. [`attribute`] says which stage of the pipeline carries the
+//! difference between two merges.
 
+mod attribute;
+mod attribution;
+mod attribution_table;
 mod comparison;
 mod error;
 mod lazy_model;
 mod recipe;
+mod recipe_pair;
 mod reporter;
 mod request;
 mod results;
 pub mod step;
 mod sweep;
 
+pub use attribute::{AttributeConfig, attribute};
+pub use attribution::{Attribution, BenchmarkShares, Combination, Share};
 pub use comparison::Comparison;
 pub use error::Error;
 pub use lazy_model::{LazyModel, ModelSource};
 pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, Variant};
+pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
 pub use results::{FisherFacts, Results, System};
 pub use sweep::{Run, sweep};

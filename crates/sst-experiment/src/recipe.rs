@@ -175,7 +175,7 @@ impl Recipe {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let raw: Raw = toml::from_str(text).map_err(|e| e.to_string().replace('\n', " "))?;
         let eval: SuiteConfig = with_seed(raw.eval, raw.seed)
             .try_into()

@@ -5,6 +5,7 @@ use crate::results::{FisherFacts, Results, System};
 use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
 use sst_data::{DataFolder, Split};
+use sst_eval::Evaluation;
 use sst_fim::{Estimate, FisherConfig};
 use sst_merge::{MergeRecipe, StrategyConfig};
 use sst_subspace::{Estimator, SubspaceConfig};
@@ -31,46 +32,73 @@ pub struct Run {
 /// The first step's [`Error`] that fails; what was finished before it stays.
 pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
     let results = Results::new(recipe, base.input()?, &run.data);
-    Sweep {
-        base,
-        recipe,
-        run,
-        reporter,
-        results,
-        folders: BTreeMap::new(),
-    }
-    .all()
+    let cells = Cells::new(base, recipe, run, reporter);
+    Sweep { cells, results }.all()
 }
 
 struct Sweep<'a> {
-    base: &'a mut LazyModel,
-    recipe: &'a Recipe,
-    run: &'a Run,
-    reporter: &'a mut dyn Reporter,
+    cells: Cells<'a>,
     results: Results,
-    folders: BTreeMap<String, PathBuf>, // of trained adapters, by name
 }
 
 impl Sweep<'_> {
     fn all(mut self) -> Result<Results, Error> {
-        let recipe = self.recipe;
-        for (name, adapter) in &recipe.adapters {
-            let folder = self.train(name, adapter)?;
-            self.folders.insert(name.clone(), folder);
+        let recipe = self.cells.recipe;
+        for name in recipe.adapters.keys() {
+            self.cells.train(name)?;
         }
         self.evaluate(System::bare("base"), None)?;
         for name in recipe.adapters.keys() {
-            let folder = self.folders[name].clone();
+            let folder = self.cells.folders[name].clone();
             self.evaluate(System::bare(name), Some(folder))?;
         }
         for variant in &recipe.variants {
             for &samples in &recipe.fisher.samples {
                 for strategy in &recipe.merges {
-                    self.merge(variant, samples, strategy)?;
+                    let (system, folder) = self.cells.merge(variant, samples, strategy)?;
+                    self.evaluate(system, Some(folder))?;
                 }
             }
         }
         Ok(self.results)
+    }
+
+    fn evaluate(&mut self, mut system: System, adapter: Option<PathBuf>) -> Result<(), Error> {
+        let name = system.name.clone();
+        self.cells.evaluate(&name, &mut system, adapter)?;
+        self.results.systems.push(system);
+        let out = &self.cells.run.out;
+        self.results.write(out)?;
+        let table = Comparison::of(&self.results).markdown();
+        Ok(sst_artefact::write_atomic(&out.join("comparison.md"), |w| {
+            std::io::Write::write_all(w, table.as_bytes())
+        })?)
+    }
+}
+
+/// The steps of a recipe, each in a folder named by what went into it.
+pub(crate) struct Cells<'a> {
+    base: &'a mut LazyModel,
+    recipe: &'a Recipe,
+    run: &'a Run,
+    reporter: &'a mut dyn Reporter,
+    folders: BTreeMap<String, PathBuf>, // of trained adapters, by name
+}
+
+impl<'a> Cells<'a> {
+    pub(crate) fn new(
+        base: &'a mut LazyModel,
+        recipe: &'a Recipe,
+        run: &'a Run,
+        reporter: &'a mut dyn Reporter,
+    ) -> Self {
+        Self {
+            base,
+            recipe,
+            run,
+            reporter,
+            folders: BTreeMap::new(),
+        }
     }
 
     /// Folder `<kind>/<name>-<key>` of the run.
@@ -82,7 +110,9 @@ impl Sweep<'_> {
         Ok(DataFolder::open(&self.run.data)?.path(adapter.dataset, Split::Train)?)
     }
 
-    fn train(&mut self, name: &str, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
+    /// Trains the adapter of that name.
+    pub(crate) fn train(&mut self, name: &str) -> Result<(), Error> {
+        let adapter = &self.recipe.adapters[name];
         let data = self.data(adapter)?;
         let mut step = TrainStep {
             name: name.to_owned(),
@@ -94,7 +124,8 @@ impl Sweep<'_> {
         let request = step::train_request(self.base, &step)?;
         step.out = self.folder("adapters", name, &request);
         step::train(self.base, &step, self.reporter)?;
-        Ok(step.out)
+        self.folders.insert(name.to_owned(), step.out);
+        Ok(())
     }
 
     /// Fisher statistics of one adapter: folder and samples used.
@@ -130,7 +161,13 @@ impl Sweep<'_> {
         Ok((out, metas.iter().map(|meta| meta.samples).sum()))
     }
 
-    fn merge(&mut self, variant: &Variant, samples: usize, strategy: &StrategyConfig) -> Result<(), Error> {
+    /// One merge of trained adapters, measured on the way but not evaluated, and its folder.
+    pub(crate) fn merge(
+        &mut self,
+        variant: &Variant,
+        samples: usize,
+        strategy: &StrategyConfig,
+    ) -> Result<(System, PathBuf), Error> {
         let checked = strategy.clone().check()?;
         let label = format!("{} {} n={samples}", label(strategy), variant.name);
         let (basis, fisher) = match checked.config()["k"].as_u64() {
@@ -163,7 +200,7 @@ impl Sweep<'_> {
             diagnostics: Some(diagnostics),
             ..System::bare(&label)
         };
-        self.evaluate(system, Some(step.out))
+        Ok((system, step.out))
     }
 
     fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
@@ -198,16 +235,21 @@ impl Sweep<'_> {
         Ok((step.out, facts))
     }
 
-    fn evaluate(&mut self, mut system: System, adapter: Option<PathBuf>) -> Result<(), Error> {
+    /// Evaluates an adapter, or the base model, under `name`, and notes the scores and both folders in `system`.
+    pub(crate) fn evaluate(
+        &mut self,
+        name: &str,
+        system: &mut System,
+        adapter: Option<PathBuf>,
+    ) -> Result<Evaluation, Error> {
         let mut step = EvaluateStep {
-            name: system.name.clone(),
+            name: name.to_owned(),
             adapter: adapter.clone(),
             data: self.run.data.clone(),
             config: self.recipe.eval.clone(),
             out: PathBuf::new(),
         };
-        let file_name: String = system
-            .name
+        let file_name: String = name
             .chars()
             .map(|c| {
                 if c.is_ascii_alphanumeric() || "+.=-".contains(c) {
@@ -220,16 +262,10 @@ impl Sweep<'_> {
         let request = step::evaluate_request(self.base, &step)?;
         step.out = self.folder("evaluations", &file_name, &request);
         let evaluation = step::evaluate(self.base, &step, self.reporter)?;
-        system.scores = evaluation.scores;
+        system.scores = evaluation.scores.clone();
         system.adapter = adapter.map(|path| self.relative(&path));
         system.evaluation = self.relative(&step.out);
-        self.results.systems.push(system);
-        self.results.write(&self.run.out)?;
-        let table = Comparison::of(&self.results).markdown();
-        let path = self.run.out.join("comparison.md");
-        Ok(sst_artefact::write_atomic(&path, |w| {
-            std::io::Write::write_all(w, table.as_bytes())
-        })?)
+        Ok(evaluation)
     }
 
     fn relative(&self, path: &Path) -> PathBuf {

@@ -191,6 +191,12 @@ pub enum Error {
         /// The line and key at fault.
         reason: String,
     },
+    /// Scores that are not those of all combinations of stages.
+    #[error("attribution: {reason}")]
+    Scores {
+        /// The combination and item at fault.
+        reason: String,
+    },
     /// An error of a strategy defined elsewhere.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),

@@ -8,6 +8,7 @@
 //! - [`Merged`]: the adapter and what was measured on the way; [`write_merged`] makes it a PEFT folder.
 //! - [`StrategyConfig`]: a strategy as a recipe spells it; [`MergeRecipe`]: a whole merge as a TOML file.
 //! - [`bake`]: an adapter added to the weights of its base model, file by file.
+//! - [`shapley`]: which stage of a pipeline carries a difference between two merges.
 //!
 //! Everything that a downstream crate needs from the crates below is re-exported here.
 //!
@@ -35,6 +36,7 @@
 //! ```
 
 mod alignment_change;
+mod attribution;
 mod bake;
 mod card;
 mod counter;
@@ -48,6 +50,7 @@ mod weights;
 mod write;
 
 pub use alignment_change::AlignmentChange;
+pub use attribution::{Interaction, MAX_STAGES, Shapley, shapley};
 pub use bake::{BakeError, Baked, bake};
 pub use counter::Counter;
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod attribute;
 mod bake;
 mod compare;
 mod data;
@@ -43,6 +44,8 @@ pub enum Command {
     Eval(eval::Eval),
     /// Print evaluations side by side.
     Compare(compare::Compare),
+    /// Find the stage that carries the difference between two merges.
+    Attribute(attribute::Attribute),
     /// Show what is inside artefact folders.
     Inspect(inspect::Inspect),
     /// Run a recipe: train, measure, merge over a grid, evaluate, compare.
@@ -63,6 +66,7 @@ impl Command {
             Self::Bake(command) => command.run(options),
             Self::Eval(command) => command.run(options),
             Self::Compare(command) => command.run(options),
+            Self::Attribute(command) => command.run(options),
             Self::Inspect(command) => command.run(options),
             Self::Sweep(command) => command.run(options),
         }

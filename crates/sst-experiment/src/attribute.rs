@@ -1,0 +1,108 @@
+//! Run every mixture of two recipes and divide the difference of their scores among the stages.
+
+use crate::attribution::{Attribution, Combination, ItemScores};
+use crate::results::System;
+use crate::sweep::Cells;
+use crate::{Error, LazyModel, Recipe, RecipePair, Reporter, Run, Stage};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// How shares are resampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeConfig {
+    /// Resamples of the items, the same for every share of a benchmark.
+    pub resamples: usize,
+    /// Seed of the resamples.
+    pub seed: u64,
+}
+
+impl Default for AttributeConfig {
+    fn default() -> Self {
+        Self {
+            resamples: 10_000,
+            seed: 0,
+        }
+    }
+}
+
+impl AttributeConfig {
+    /// Fewer cannot tell a corrected p-value of 0.05 from a smaller one.
+    const FEWEST: usize = 1000;
+
+    fn check(self) -> Result<Self, Error> {
+        if self.resamples < Self::FEWEST {
+            return Err(Error::Compare(format!(
+                "{} resamples are too few for intervals and corrected p-values: take at least {}",
+                self.resamples,
+                Self::FEWEST
+            )));
+        }
+        Ok(self)
+    }
+}
+
+/// Merges and evaluates all 2^m mixtures of a pair's m stages, and attributes the difference of every benchmark.
+///
+/// Steps that mixtures share are done once, also across runs in the same folder; mixtures whose merged adapters are the
+/// same bytes share their evaluation. Writes `attribution.json` and `attribution.md` into the run folder.
+///
+/// # Errors
+/// [`Error::Compare`] for too few resamples; the first step's [`Error`] that fails; what was finished before it stays.
+pub fn attribute(
+    base: &mut LazyModel,
+    pair: &RecipePair,
+    config: AttributeConfig,
+    run: &Run,
+    reporter: &mut dyn Reporter,
+) -> Result<Attribution, Error> {
+    let config = config.check()?;
+    let recipes = (0..pair.combinations())
+        .map(|c| pair.mixed(c))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (mut combinations, mut items) = (Vec::new(), Vec::new());
+    for (number, recipe) in recipes.iter().enumerate() {
+        let taken = pair.stages().iter().enumerate().filter(|(j, _)| number >> j & 1 == 1);
+        let second: BTreeSet<Stage> = taken.map(|(_, difference)| difference.stage).collect();
+        let names: Vec<String> = second.iter().map(ToString::to_string).collect();
+        reporter.start(&format!("combination {} of {}", number + 1, recipes.len()), 0);
+        reporter.finish(&format!(
+            "stages from B: {}",
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        ));
+        let (system, scores) = cell(base, recipe, run, reporter)?;
+        combinations.push(Combination { second, system });
+        items.push(scores);
+    }
+    let attribution = Attribution::of(pair, combinations, &items, config, base.input()?, &run.data)?;
+    attribution.write(&run.out)?;
+    Ok(attribution)
+}
+
+/// Trains, measures, merges and evaluates a recipe of one merge.
+fn cell(
+    base: &mut LazyModel,
+    recipe: &Recipe,
+    run: &Run,
+    reporter: &mut dyn Reporter,
+) -> Result<(System, ItemScores), Error> {
+    let mut cells = Cells::new(base, recipe, run, reporter);
+    let variant = &recipe.variants[0];
+    for name in variant.utility.iter().chain([&variant.safety]) {
+        cells.train(name)?;
+    }
+    let (mut system, folder) = cells.merge(variant, recipe.fisher.samples[0], &recipe.merges[0])?;
+    // Named by the adapters alone, so that equal merges by different strategies are one system to evaluate.
+    let evaluation = cells.evaluate(&variant.name, &mut system, Some(folder))?;
+    let mut scores = ItemScores::new();
+    for record in evaluation.records {
+        scores
+            .entry(record.benchmark)
+            .or_default()
+            .insert(record.id, record.score);
+    }
+    Ok((system, scores))
+}
