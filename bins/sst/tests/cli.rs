@@ -322,6 +322,14 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
         strategy = "v2"
         weight = [0.7, 1.0]
         mode = "direct"
+        [[merge]]
+        strategy = "sst"
+        gamma = [0.1, 1.0]
+        [[merge]]
+        strategy = "regmean"
+        [[merge]]
+        strategy = "ties"
+        density = 0.5
         [eval]
         n = { jailbreak = 3, mmlu = 3, repliqa = 3, alpaca = 3 }
         max_new_tokens = { jailbreak = 4, repliqa = 4, alpaca = 4 }
@@ -336,7 +344,13 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
     }
     let results = json(&String::from_utf8(read(&bench.path("run/aggregated_results.json"))).unwrap());
     let systems = results["systems"].as_array().unwrap();
-    assert_eq!(systems.len(), 1 + 3 + 2 * 4);
+    assert_eq!(systems.len(), 1 + 3 + 2 * 8);
+    let of = |strategy: &str| systems.iter().find(|s| s["strategy"]["strategy"] == strategy).unwrap();
+    // Mixed harmless data and safety data on base + U; each adapter's own data.
+    assert_eq!(of("sst")["fisher"]["samples_used"], serde_json::json!([8, 8, 8]));
+    assert_eq!(of("regmean")["fisher"]["samples_used"], serde_json::json!([8, 8]));
+    assert!(of("ties")["fisher"].is_null());
+    assert!(of("sst")["diagnostics"]["sst"]["tradeoff"]["safety"].as_f64().unwrap() > 0.0);
     let v1 = systems
         .iter()
         .find(|s| s["name"] == "V1 k=3 alpha=1 aligned A5+A6+A7 n=8")

@@ -24,7 +24,7 @@ pub use attribution::{Attribution, BenchmarkShares, Combination, Share};
 pub use comparison::Comparison;
 pub use error::Error;
 pub use lazy_model::{LazyModel, ModelSource};
-pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, Variant};
+pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, Variant};
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
 pub use results::{FisherFacts, Results, System};

@@ -16,6 +16,9 @@
 //! [fisher]
 //! samples = [100]
 //!
+//! [statistics]         # for sst and regmean
+//! utility = ["repliqa", "alpaca"]
+//!
 //! [[merge]]            # a list stands for one merge per entry, several lists for every combination
 //! strategy = "v2"
 //! k = [10, 20]
@@ -32,7 +35,7 @@ use sst_eval::SuiteConfig;
 use sst_fim::Protocol;
 use sst_merge::StrategyConfig;
 use sst_model::TrainConfig;
-use sst_subspace::Estimator;
+use sst_subspace::{Estimator, TokenWeighting};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -45,8 +48,10 @@ pub struct Recipe {
     pub adapters: BTreeMap<String, AdapterRecipe>,
     /// Sets of adapters to merge: one or several utility adapters and one safety adapter.
     pub variants: Vec<Variant>,
-    /// Fisher statistics.
+    /// Fisher statistics of the adapters' own parameters, for strategies with a subspace of them.
     pub fisher: FisherRecipe,
+    /// Kronecker factors of the layers, for strategies that weigh changes by them.
+    pub statistics: StatisticsRecipe,
     /// Every merge of the grid.
     pub merges: Vec<StrategyConfig>,
     /// How everything is evaluated.
@@ -115,6 +120,31 @@ impl Default for FisherRecipe {
     }
 }
 
+/// Which Kronecker factors to take; as many samples as the Fisher statistics have, of each data set.
+///
+/// They are measured on the base model with the variant's utility adapters, near which the merge will be; for `regmean`, by
+/// its definition, with each adapter alone on the data that it was trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatisticsRecipe {
+    /// How much each token counts.
+    pub weighting: TokenWeighting,
+    /// Data sets of harmless requests, whose factors are averaged: what none of them shows is not protected.
+    pub utility: Vec<Dataset>,
+    /// Longer examples are left out.
+    pub max_tokens: usize,
+}
+
+impl Default for StatisticsRecipe {
+    fn default() -> Self {
+        Self {
+            weighting: TokenWeighting::GradientNorm,
+            utility: vec![Dataset::RepliQa, Dataset::Alpaca],
+            max_tokens: 1024,
+        }
+    }
+}
+
 /// Scores that a merge should reach, in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -146,6 +176,8 @@ struct Raw {
     variants: Vec<String>,
     #[serde(default)]
     fisher: FisherRecipe,
+    #[serde(default)]
+    statistics: StatisticsRecipe,
     merge: Vec<toml::Table>,
     #[serde(default)]
     eval: toml::Table,
@@ -206,11 +238,15 @@ impl Recipe {
         if raw.fisher.samples.is_empty() || raw.fisher.samples.contains(&0) {
             return Err("fisher.samples: at least one count, each at least 1".to_owned());
         }
+        if raw.statistics.utility.is_empty() {
+            return Err("statistics.utility: at least one data set".to_owned());
+        }
         Ok(Self {
             seed: raw.seed,
             adapters,
             variants,
             fisher: raw.fisher,
+            statistics: raw.statistics,
             merges,
             eval,
             goals: raw.goals,
@@ -335,6 +371,17 @@ mod tests {
                 repliqa: 0.40
             }
         );
+    }
+
+    #[test]
+    fn the_recipes_of_the_documentation_are_recipes() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes");
+        let mut merges = BTreeMap::new();
+        for name in ["demo", "sweep", "methods", "attribute-v1", "attribute-v2"] {
+            let recipe = Recipe::read(&folder.join(format!("{name}.toml"))).unwrap();
+            merges.insert(name, recipe.merges.len());
+        }
+        assert_eq!(merges["methods"], 7 * 3);
     }
 
     #[test]

@@ -210,6 +210,7 @@ impl RecipePair {
             adapters: training.adapters.clone(),
             variants: training.variants.clone(),
             fisher: statistics,
+            statistics: fisher.statistics.clone(),
             merges: vec![strategy],
             eval: from(Stage::Evaluation).eval.clone(),
             goals: self.recipes[0].goals,
@@ -274,7 +275,11 @@ fn settings(recipe: &Recipe, needs: Needs) -> BTreeMap<Stage, Value> {
     let mut stages = BTreeMap::from([(Stage::Training, training), (Stage::Evaluation, json!(recipe.eval))]);
     let mut rule = json!(recipe.merges[0]);
     if needs.basis || needs.statistics {
-        let mut fisher = json!(recipe.fisher);
+        let mut fisher = if needs.basis {
+            json!(recipe.fisher)
+        } else {
+            json!(recipe.statistics)
+        };
         if let Some(fields) = fisher.as_object_mut() {
             fields.remove("eps");
             fields.insert("samples".to_owned(), json!(recipe.fisher.samples[0]));

@@ -4,10 +4,10 @@ use crate::request::Request;
 use crate::results::{FisherFacts, Results, System};
 use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
-use sst_data::{DataFolder, Split};
+use sst_data::{DataFolder, Dataset, Split};
 use sst_eval::Evaluation;
 use sst_fim::{Estimate, FisherConfig};
-use sst_merge::{MergeRecipe, StrategyConfig};
+use sst_merge::{MergeRecipe, StatisticsPaths, StrategyConfig};
 use sst_subspace::{Estimator, SubspaceConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -128,10 +128,9 @@ impl<'a> Cells<'a> {
         Ok(())
     }
 
-    /// Fisher statistics of one adapter: folder and samples used.
+    /// Fisher statistics of one adapter's parameters: folder and samples used.
     fn fisher(&mut self, name: &str, samples: usize) -> Result<(PathBuf, u64), Error> {
         let recipe = &self.recipe.fisher;
-        let adapter = &self.recipe.adapters[name];
         let config = FisherConfig {
             estimator: recipe.estimator,
             protocol: recipe.protocol,
@@ -140,21 +139,72 @@ impl<'a> Cells<'a> {
             seed: self.recipe.seed,
             ..FisherConfig::default()
         };
-        let data = self.data(adapter)?;
+        self.measure(&[name], self.recipe.adapters[name].dataset, config)
+    }
+
+    /// Kronecker factors for a merge: folders and what was measured.
+    fn statistics(
+        &mut self,
+        variant: &Variant,
+        samples: usize,
+        strategy: &str,
+    ) -> Result<(StatisticsPaths, FisherFacts), Error> {
+        let recipe = &self.recipe.statistics;
+        let config = FisherConfig {
+            estimator: Estimator::Kron,
+            weighting: recipe.weighting,
+            samples: Some(samples),
+            max_tokens: recipe.max_tokens,
+            seed: self.recipe.seed,
+            ..FisherConfig::default()
+        };
+        let dataset = |name: &String| self.recipe.adapters[name].dataset;
+        let stack: Vec<&str> = variant.utility.iter().map(String::as_str).collect();
+        let measured: Vec<(Vec<&str>, Dataset)> = if strategy == "regmean" {
+            let alone = |name| (vec![String::as_str(name)], dataset(name));
+            variant.utility.iter().chain([&variant.safety]).map(alone).collect()
+        } else {
+            let of = recipe.utility.iter().copied().chain([dataset(&variant.safety)]);
+            of.map(|dataset| (stack.clone(), dataset)).collect()
+        };
+        let mut folders = Vec::new();
+        let mut used = Vec::new();
+        for (stack, dataset) in measured {
+            let (folder, n) = self.measure(&stack, dataset, config.clone())?;
+            folders.push(folder);
+            used.push(n);
+        }
+        let paths = StatisticsPaths {
+            safety: folders.pop().unwrap_or_default(),
+            utility: folders,
+        };
+        let facts = FisherFacts {
+            estimator: config.estimator,
+            protocol: config.protocol,
+            samples,
+            samples_used: used,
+            seed: config.seed,
+        };
+        Ok((paths, facts))
+    }
+
+    /// One estimate on the base model with trained adapters: folder and samples used.
+    fn measure(&mut self, stack: &[&str], dataset: Dataset, config: FisherConfig) -> Result<(PathBuf, u64), Error> {
         let mut estimate = Estimate {
             config,
             out: PathBuf::new(),
         };
+        let name = format!("{}-{dataset}", stack.join("+"));
         let mut step = FisherStep {
-            name: name.to_owned(),
-            adapters: vec![self.folders[name].clone()],
+            name: name.clone(),
+            adapters: stack.iter().map(|name| self.folders[*name].clone()).collect(),
             parameters: None,
-            dataset: adapter.dataset,
-            data,
+            dataset,
+            data: DataFolder::open(&self.run.data)?.path(dataset, Split::Train)?,
             estimates: Vec::new(),
         };
         let request = step::fisher_request(self.base, &step, &estimate)?;
-        estimate.out = self.folder("fisher", name, &request);
+        estimate.out = self.folder("fisher", &name, &request);
         let out = estimate.out.clone();
         step.estimates.push(estimate);
         let metas = step::fisher(self.base, &step, self.reporter)?;
@@ -170,16 +220,22 @@ impl<'a> Cells<'a> {
     ) -> Result<(System, PathBuf), Error> {
         let checked = strategy.clone().check()?;
         let label = format!("{} {} n={samples}", label(strategy), variant.name);
-        let (basis, fisher) = match checked.config()["k"].as_u64() {
+        let (basis, mut fisher) = match checked.config()["k"].as_u64() {
             Some(k) if checked.needs().basis => {
                 let (folder, facts) = self.subspace(variant, samples, k as usize)?;
                 (Some(folder), Some(facts))
             }
             _ => (None, None),
         };
+        let mut statistics = None;
+        if checked.needs().statistics {
+            let (paths, facts) = self.statistics(variant, samples, checked.name())?;
+            (statistics, fisher) = (Some(paths), Some(facts));
+        }
         let mut step = MergeStep {
             recipe: MergeRecipe {
                 subspace: basis,
+                statistics,
                 seed: self.recipe.seed,
                 ..MergeRecipe::new(
                     variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
