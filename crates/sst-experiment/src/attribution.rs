@@ -277,7 +277,6 @@ mod tests {
                 *covered += usize::from(share.interval.low <= truth && truth <= share.interval.high);
             }
         }
-        eprintln!("COVER {covered:?}");
         // 95 % of 400 are 380 with a standard deviation of 4.4; percentile intervals of 80 items fall a little short.
         for covered in covered {
             assert!((360..=396).contains(&covered), "{covered} of {runs}");
@@ -305,7 +304,6 @@ mod tests {
             let shares = BenchmarkShares::of(Benchmark::Mmlu, &TWO, &scores, config(400)).unwrap();
             found += usize::from(shares.stages[1].p_value < 0.05);
         }
-        eprintln!("FOUND {found}");
         // 5 % of 400 are 20 with a standard deviation of 4.4.
         assert!((4..=36).contains(&found), "{found} of {runs}");
     }

@@ -49,8 +49,9 @@ pub struct Baked {
 struct BakedFile {
     /// SHA-256 of the model's file.
     input: String,
-    /// SHA-256 of the file written.
-    output: String,
+    /// Length of both. What was written is not hashed: it follows from the inputs, and the hash would take as long as
+    /// all the rest.
+    bytes: u64,
     /// Tensors that the adapter changed in it.
     changed: usize,
     /// ||dW||^2 over them.
@@ -69,7 +70,7 @@ struct Record {
 /// Adds the adapter in the folder `adapter` to the model in the folder `model` and writes the folder `out`.
 ///
 /// Weights are f32, bf16 or f16, in `model.safetensors` or in the files that `model.safetensors.index.json` lists;
-/// memory is a few blocks of 1 MB and the adapter, whatever the model's size. `progress` is given the bytes of weights
+/// memory is a few small blocks and the adapter, whatever the model's size. `progress` is given the bytes of weights
 /// done and those of all. The same inputs give the same bytes.
 ///
 /// # Errors
@@ -102,7 +103,7 @@ pub fn bake(model: &Path, adapter: &Path, out: &Path, progress: &mut dyn FnMut(u
                     format!("{} was made from another file of that name", file.name),
                 ));
             }
-            if to.exists() && known.output == sha256_file(&to)? {
+            if std::fs::metadata(&to).is_ok_and(|to| to.len() == known.bytes) {
                 done += file.bytes();
                 resumed += 1;
                 progress(done, total);
@@ -436,10 +437,6 @@ mod tests {
             let read = after.contains_key(name).then(|| sst_artefact::sha256_bytes(bytes));
             assert_eq!(input.map(|input| &input.sha256), read.as_ref(), "{name}");
         }
-        assert_eq!(
-            manifest.facts["record"]["files"]["b.safetensors"]["output"],
-            sst_artefact::sha256_bytes(&after["b.safetensors"])
-        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use sst_adapter::LowRank;
 
 /// Rows that one thread takes at a time: few, so that their dW stays in its cache.
-const ROWS: usize = 16;
+const ROWS: usize = 8;
 /// Sums that run side by side, so that no addition waits for the one before it.
 const LANES: usize = 16;
 

@@ -154,7 +154,7 @@ impl Outcome {
                 goal: Goal::AtLeast(0.6),
                 measured: Summary::of(self.rounds.iter().map(|r| r.bake.other.seconds / r.bake.ours.seconds))?,
                 limited_by: format!(
-                    "{:.2} GB/s by {:.2} GB/s, both hashes included",
+                    "{:.2} GB/s by {:.2} GB/s, the hash of the input included",
                     baked.median, copied.median
                 ),
             },
