@@ -311,6 +311,7 @@ fn distance(m: &Adapter, n: &Adapter) -> f64 {
 
 /// What `cp` does, and then waits until it is on disk, as baking waits.
 fn copy(model: &Path, out: &Path) -> serde_json::Value {
+    std::fs::create_dir_all(out.parent().unwrap()).unwrap();
     let started = Instant::now();
     let status = Command::new("cp").arg("-r").args([model, out]).status().unwrap();
     assert!(status.success(), "cp: {status}");

@@ -12,8 +12,10 @@ use sst_adapter::LowRank;
 
 /// Rows that one thread takes at a time: few, so that their dW stays in its cache.
 const ROWS: usize = 8;
+/// Entries that are changed before they are summed up: few, so that they are still in the first-level cache.
+const RUN: usize = 1024;
 /// Sums that run side by side, so that no addition waits for the one before it.
-const LANES: usize = 16;
+const LANES: usize = 8;
 
 /// Squared norms over the rows changed so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -76,40 +78,38 @@ fn fill_delta(delta: &mut Vec<f32>, change: &LowRank, first: usize, count: usize
     );
 }
 
-/// Adds `delta` to the entries in `rows`, of `N` bytes each.
+/// Adds `delta` to the entries in `rows`, of `N` bytes each, and leaves in it what rounding took away.
 fn add<const N: usize>(
     rows: &mut [u8],
-    delta: &[f32],
+    delta: &mut [f32],
     widen: impl Fn([u8; N]) -> f32,
     narrow: impl Fn(f32) -> [u8; N],
 ) -> Change {
-    let (mut deltas, mut losts) = ([0.0; LANES], [0.0; LANES]);
-    let mut take = |block: &mut [[u8; N]; LANES], delta: &[f32; LANES]| {
-        for lane in 0..LANES {
-            let (w, d) = (widen(block[lane]), delta[lane]);
-            block[lane] = narrow(w + d);
-            let lost = f64::from(widen(block[lane])) - f64::from(w) - f64::from(d);
-            deltas[lane] += f64::from(d) * f64::from(d);
-            losts[lane] += lost * lost;
-        }
-    };
     let (entries, _) = rows.as_chunks_mut::<N>();
-    let (blocks, rest) = entries.as_chunks_mut::<LANES>();
-    let (delta_blocks, delta_rest) = delta.as_chunks::<LANES>();
-    blocks
-        .iter_mut()
-        .zip(delta_blocks)
-        .for_each(|(block, delta)| take(block, delta));
-    // Filled up with zeros, whose sum is zero.
-    let (mut block, mut delta) = ([[0; N]; LANES], [0.0; LANES]);
-    block[..rest.len()].copy_from_slice(rest);
-    delta[..rest.len()].copy_from_slice(delta_rest);
-    take(&mut block, &delta);
-    rest.copy_from_slice(&block[..rest.len()]);
-    Change {
-        delta: deltas.iter().sum(),
-        lost: losts.iter().sum(),
+    let mut change = Change::default();
+    // Changing and summing in loops of their own, each of which the compiler turns into vector instructions.
+    for (entries, delta) in entries.chunks_mut(RUN).zip(delta.chunks_mut(RUN)) {
+        change.delta += squares(delta);
+        for (entry, d) in entries.iter_mut().zip(&mut *delta) {
+            let w = widen(*entry);
+            *entry = narrow(w + *d);
+            *d = (widen(*entry) - w) - *d;
+        }
+        change.lost += squares(delta);
     }
+    change
+}
+
+/// The sum of squares, in f64.
+fn squares(x: &[f32]) -> f64 {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
 }
 
 /// The value of a bf16. Like its inverse without the crate's branch for NaN, so that a whole block is done at once.

@@ -1,5 +1,5 @@
-//! One weight file, baked: one thread reads and hashes, the others change and write, so that a file of any size needs a
-//! few blocks of memory.
+//! One weight file, baked: what stays is copied by the system, what changes goes through a block of memory, so that a file
+//! of any size needs little of it. Hashing the input and waiting for the disk, which take as long, run beside that.
 
 use super::model_folder::WeightFile;
 use super::update::{Change, add_rows};
@@ -7,18 +7,21 @@ use super::{BakeError, BakedFile};
 use crate::Error;
 use safetensors::Dtype;
 use sst_adapter::LowRank;
-use sst_artefact::{StreamHash, write_atomic};
+use sst_artefact::{sha256_file, write_atomic};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::ScopedJoinHandle;
 
-/// Bytes read at once, but for rows that are longer: all blocks on the way and the change of one fit a core's second-level
-/// cache, which makes reading and writing twice as fast as with blocks of 1 MB.
+/// Bytes of a changed tensor that are in memory at once, but for rows that are longer: with their change they fit a core's
+/// second-level cache.
 const BLOCK: usize = 1 << 18;
-/// Blocks on the way.
-const BUFFERS: usize = 4;
+/// Bytes copied between two reports of progress.
+const COPY: usize = 1 << 24;
+/// Bytes written before the disk is asked to take them: at the end of a file little is left to wait for.
+const SYNC: usize = 1 << 26;
 
 /// Bytes of the file that are treated alike.
 struct Block<'a> {
@@ -27,7 +30,6 @@ struct Block<'a> {
 }
 
 /// The rows of one tensor that a block holds.
-#[derive(Clone, Copy)]
 struct Rows<'a> {
     tensor: &'a str,
     dtype: Dtype,
@@ -73,68 +75,70 @@ pub(super) fn bake_file(
     })
 }
 
-/// Takes every block from the file `source` to `output`, the file `target`; the hash of what was read, and the change.
+/// Takes every block from the file `source` to `output`, the file `target`; the hash of `source`, and the change.
 fn run(
     blocks: &[Block],
     [source, target]: [&Path; 2],
     output: &mut File,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(String, Change), Error> {
-    let (give, full) = sync_channel(BUFFERS);
-    let (give_back, empty) = sync_channel(BUFFERS);
-    (0..BUFFERS).for_each(|_| _ = give_back.send(Vec::new()));
+    let writing = |error| sst_artefact::Error::io("write", target)(error);
+    let synced = output.try_clone().map_err(writing)?;
+    let (sync, syncs) = sync_channel(1);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || read(blocks, source, &empty, &give));
-        // Takes the channels with it when it fails, which ends the reader.
-        let change = move || {
-            let mut change = Change::default();
-            for (block, mut bytes) in blocks.iter().zip(full) {
-                change += block.add(&mut bytes)?;
-                output
-                    .write_all(&bytes)
-                    .map_err(sst_artefact::Error::io("write", target))?;
-                progress(bytes.len() as u64);
-                // The reader may have read its last block.
-                _ = give_back.send(bytes);
-            }
-            Ok::<_, Error>(change)
-        };
-        let change = change();
-        let hash = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((hash, change?))
+        let hasher = scope.spawn(|| sha256_file(source));
+        let syncer = scope.spawn(move || syncs.into_iter().try_for_each(|()| synced.sync_data()));
+        // The channel goes with it, which ends the syncer.
+        let change = write(blocks, [source, target], output, sync, progress);
+        joined(syncer).map_err(writing)?;
+        let change = change?;
+        Ok((joined(hasher)?, change))
     })
 }
 
-/// Reads and hashes block after block until nobody takes them any more.
-fn read(
+/// Copies and changes block after block; asks for a `sync` now and then, unless one is under way.
+fn write(
     blocks: &[Block],
-    source: &Path,
-    empty: &Receiver<Vec<u8>>,
-    give: &SyncSender<Vec<u8>>,
-) -> Result<String, Error> {
-    let mut input = File::open(source).map_err(sst_artefact::Error::io("read", source))?;
-    let mut hash = StreamHash::default();
-    for (block, mut bytes) in blocks.iter().zip(empty) {
-        bytes.resize(block.bytes, 0);
-        input
-            .read_exact(&mut bytes)
-            .map_err(sst_artefact::Error::io("read", source))?;
-        hash.update(&bytes);
-        if give.send(bytes).is_err() {
-            break;
+    [source, target]: [&Path; 2],
+    output: &mut File,
+    sync: SyncSender<()>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Change, Error> {
+    let reading = |error| sst_artefact::Error::io("read", source)(error);
+    let writing = |error| sst_artefact::Error::io("write", target)(error);
+    let mut input = File::open(source).map_err(reading)?;
+    let (mut change, mut unsynced) = (Change::default(), 0);
+    let mut bytes = Vec::new();
+    for block in blocks {
+        if let Some(rows) = &block.rows {
+            bytes.resize(block.bytes, 0);
+            input.read_exact(&mut bytes).map_err(reading)?;
+            change += rows.add(&mut bytes)?;
+            output.write_all(&bytes).map_err(writing)?;
+        } else {
+            let length = block.bytes as u64;
+            if io::copy(&mut (&mut input).take(length), output).map_err(writing)? < length {
+                return Err(reading(io::ErrorKind::UnexpectedEof.into()).into());
+            }
+        }
+        progress(block.bytes as u64);
+        unsynced += block.bytes;
+        if unsynced >= SYNC && sync.try_send(()).is_ok() {
+            unsynced = 0;
         }
     }
-    Ok(hash.finish())
+    Ok(change)
 }
 
-impl Block<'_> {
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+impl Rows<'_> {
     fn add(&self, bytes: &mut [u8]) -> Result<Change, BakeError> {
-        let Some(rows) = self.rows else {
-            return Ok(Change::default());
-        };
-        add_rows(bytes, rows.dtype, rows.change, rows.first).ok_or_else(|| BakeError::NotFinite {
-            tensor: rows.tensor.to_owned(),
-            dtype: format!("{:?}", rows.dtype),
+        add_rows(bytes, self.dtype, self.change, self.first).ok_or_else(|| BakeError::NotFinite {
+            tensor: self.tensor.to_owned(),
+            dtype: format!("{:?}", self.dtype),
         })
     }
 }
@@ -144,7 +148,7 @@ fn blocks<'a>(file: &'a WeightFile, changes: &'a BTreeMap<String, LowRank>) -> V
     let mut blocks = Vec::new();
     let plain = |blocks: &mut Vec<Block<'a>>, bytes: &mut usize| {
         while *bytes > 0 {
-            let block = BLOCK.min(*bytes);
+            let block = COPY.min(*bytes);
             blocks.push(Block {
                 bytes: block,
                 rows: None,

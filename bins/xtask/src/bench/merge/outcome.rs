@@ -13,6 +13,9 @@ use super::super::report::{goals, medians, right, table};
 const EQUAL_ERRORS: f64 = 1e-4;
 /// Two sides that compute the same adapter are no further apart than this: f32 on theirs.
 const SAME: f64 = 1e-4;
+/// ... and where entries are cut off by their size: among 65 536 draws from the 2^23 steps of an f32, two are equal at the cut
+/// in one tensor of a hundred, and either side may keep either. sqrt(0.01 * 2 / 65 536) is 5.5e-4; three times that.
+const SAME_BUT_TIED: f64 = 2e-3;
 
 /// The same work by two processes.
 #[derive(Serialize)]
@@ -101,6 +104,7 @@ impl Comparison {
         } = self.distances;
         let (found, bound) = match self.method.as_str() {
             "svd" => ((error_ours - error_theirs).abs(), EQUAL_ERRORS),
+            "ties" => (difference, SAME_BUT_TIED),
             _ => (difference, SAME),
         };
         if !(found.is_finite() && found <= bound) {
@@ -142,7 +146,7 @@ impl Outcome {
             Ratio {
                 name: "svd_vs_peft",
                 meaning: "sum cut to rank 16: speed by that of PEFT",
-                goal: Goal::AtLeast(1.0),
+                goal: Goal::AtLeast(5.0),
                 measured: Summary::of(speeds?)?,
                 limited_by: errors.map_or_else(String::new, |Comparison { distances, .. }| {
                     format!("errors {:.5} and {:.5}", distances.error_ours, distances.error_theirs)
@@ -161,7 +165,7 @@ impl Outcome {
             Ratio {
                 name: "merge_vs_io",
                 meaning: "slowest merge: time by that of reading and writing",
-                goal: Goal::AtMost(5.0),
+                goal: Goal::AtMost(3.0),
                 measured: Summary::of(self.rounds.iter().map(|round| round.slowest().1))?,
                 limited_by: slowest.map_or_else(String::new, |(name, _)| name.to_owned()),
             },
@@ -273,10 +277,11 @@ mod tests {
     #[test]
     fn two_sides_must_compute_the_same() {
         comparison("svd", 0.5, 0.61234, 0.61235).check().unwrap();
-        comparison("ties", 1e-6, 0.4, 0.4).check().unwrap();
+        comparison("ties", 5e-4, 0.4, 0.4).check().unwrap();
         for wrong in [
             comparison("svd", 0.0, 0.6, 0.61),
-            comparison("ties", 1e-3, 0.4, 0.4),
+            comparison("ties", 3e-3, 0.4, 0.4),
+            comparison("cat", 5e-4, 0.4, 0.4),
             Comparison {
                 method: "sst".into(),
                 distances: Distances {
