@@ -15,8 +15,7 @@ mod svd;
 pub use svd::LowRankSvd;
 
 use crate::{Error, LoraModule};
-use faer::Mat;
-use matrix::{f64s, product};
+use matrix::{f64s, gram, product};
 use ndarray::{Array2, s};
 
 /// Rows of the dense matrix that are computed at a time, in f64.
@@ -127,19 +126,42 @@ impl LowRank {
     /// # Panics
     /// When the shapes differ.
     pub fn inner(&self, other: &LowRank) -> f64 {
-        assert_eq!(self.shape(), other.shape(), "inner product of low-rank changes");
-        let gram = |x: Mat<f64>, y: Mat<f64>| product(x.transpose(), y.as_ref());
-        let outputs = gram(f64s(self.b.view()), f64s(other.b.view())); // [r, r']
-        let inputs = gram(f64s(self.a.t()), f64s(other.a.t())); // [r, r']
-        let columns = outputs.col_iter().zip(inputs.col_iter());
-        columns
-            .flat_map(|(x, y)| x.iter().zip(y.iter()).map(|(x, y)| x * y))
-            .sum()
+        Self::inner_products(&[self, other])[[0, 1]]
+    }
+
+    /// The Frobenius inner products of every two of several changes of one shape, `[n, n]`, from two Gram matrices.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn inner_products(parts: &[&LowRank]) -> Array2<f64> {
+        let shapes_agree = parts.windows(2).all(|pair| pair[0].shape() == pair[1].shape());
+        assert!(shapes_agree, "inner products of low-rank changes");
+        let outputs = gram(parts.iter().map(|part| part.b.t())); // [sum of r, sum of r]
+        let inputs = gram(parts.iter().map(|part| part.a.view())); // [sum of r, sum of r]
+        let mut end = 0;
+        let places: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                let start = end;
+                end += part.rank();
+                start..end
+            })
+            .collect();
+        Array2::from_shape_fn((parts.len(), parts.len()), |(i, j)| {
+            // Below the diagonal, where both Gram matrices are computed.
+            let (rows, cols) = (places[i.max(j)].clone(), places[i.min(j)].clone());
+            let entry = |row: usize, col: usize| {
+                let (row, col) = (row.max(col), row.min(col));
+                outputs[(row, col)] * inputs[(row, col)]
+            };
+            cols.map(|col| rows.clone().map(|row| entry(row, col)).sum::<f64>())
+                .sum()
+        })
     }
 
     /// The Frobenius norm. Where parts of delta W cancel, it is right to 1e-8 of the parts, not of the rest.
     pub fn norm(&self) -> f64 {
-        self.inner(self).max(0.0).sqrt()
+        Self::inner_products(&[self])[[0, 0]].max(0.0).sqrt()
     }
 
     /// Checks that the factors fit together and hold neither NaN nor infinity.

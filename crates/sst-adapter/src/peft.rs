@@ -5,11 +5,15 @@
 
 use crate::{Adapter, Dtype, Error, LoraConfig, ModulePath};
 use half::{bf16, f16};
+use memmap2::Mmap;
 use ndarray::Array2;
+use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype as StoredDtype, SafeTensors};
-use sst_artefact::{read_json, write_atomic, write_json};
+use sst_artefact::{read_json, sha256_bytes, write_atomic, write_json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -31,37 +35,50 @@ impl Adapter {
         let config = LoraConfig::from_json(&read_json(&config_path, "adapter configuration")?)
             .map_err(Error::in_file(&config_path))?;
         let path = folder.join(ADAPTER_WEIGHTS_FILE);
-        let bytes = std::fs::read(&path).map_err(sst_artefact::Error::io("read", &path))?;
+        let file = File::open(&path).map_err(sst_artefact::Error::io("read", &path))?;
+        #[allow(unsafe_code)]
+        // SAFETY: the map lives no longer than this call, and writers replace the file as a whole.
+        let bytes = unsafe { Mmap::map(&file) }.map_err(sst_artefact::Error::io("read", &path))?;
         let pairs = read_pairs(&bytes).map_err(Error::in_file(&path))?;
         Adapter::from_pairs(config, pairs).map_err(Error::in_file(&path))
     }
 
-    /// Writes a PEFT folder that Python's PEFT loads; the same adapter gives the same bytes.
+    /// Writes a PEFT folder that Python's PEFT loads; the same adapter gives the same bytes. Gives the SHA-256 of the
+    /// weights' file.
     ///
     /// Each file is whole or absent; the configuration comes last, so a folder that has one is complete.
     ///
     /// # Errors
     /// As [`Adapter::check`]; [`Error::Overflow`] when an entry does not fit `dtype`; a file that cannot be written.
-    pub fn save(&self, folder: &Path, dtype: Dtype) -> Result<(), Error> {
+    pub fn save(&self, folder: &Path, dtype: Dtype) -> Result<String, Error> {
         self.check()?;
         let config = self.config.to_json()?;
-        let mut tensors = Vec::with_capacity(2 * self.modules.len());
-        for (path, module) in &self.modules {
-            for (side, tensor) in [("lora_A", &module.a), ("lora_B", &module.b)] {
+        let sides: Vec<(&ModulePath, &str, &Array2<f32>)> = self
+            .modules
+            .iter()
+            .flat_map(|(path, module)| [(path, "lora_A", &module.a), (path, "lora_B", &module.b)])
+            .collect();
+        let tensors = sides
+            .into_par_iter()
+            .map(|(path, side, tensor)| {
                 let name = format!("{PREFIX}{path}.{side}.weight");
                 let bytes = encode(&name, tensor, dtype)?;
-                tensors.push((name, tensor.shape().to_vec(), bytes));
-            }
-        }
+                Ok((name, tensor.shape().to_vec(), bytes))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
         let views = tensors
             .iter()
             .map(|(name, shape, bytes)| Ok((name, TensorView::new(stored(dtype), shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let file = safetensors::serialize(views, Some(metadata))?;
-        write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| w.write_all(&file))?;
+        let (written, hash) = rayon::join(
+            || write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| w.write_all(&file)),
+            || sha256_bytes(&file),
+        );
+        written?;
         write_json(&folder.join(ADAPTER_CONFIG_FILE), &config)?;
-        Ok(())
+        Ok(hash)
     }
 }
 
@@ -70,7 +87,12 @@ pub(crate) type Pair = (ModulePath, Array2<f32>, Array2<f32>);
 
 fn read_pairs(bytes: &[u8]) -> Result<Vec<Pair>, Error> {
     let file = SafeTensors::deserialize(bytes)?;
-    pair_up(file.iter(), |name, view| decode(name, &view))
+    let views: Vec<(&str, TensorView<'_>)> = file.iter().collect();
+    let tensors: Vec<(&str, Result<Array2<f32>, Error>)> = views
+        .into_par_iter()
+        .map(|(name, view)| (name, decode(name, &view)))
+        .collect();
+    pair_up(tensors, |_, tensor| tensor)
 }
 
 /// The A and B of every module, from tensors by their names in PEFT's files.
@@ -141,27 +163,35 @@ fn decode(name: &str, view: &TensorView<'_>) -> Result<Array2<f32>, Error> {
     Ok(Array2::from_shape_vec((rows, cols), entries).expect("safetensors checked the length"))
 }
 
-fn encode(name: &str, tensor: &Array2<f32>, dtype: Dtype) -> Result<Vec<u8>, Error> {
+fn encode<'a>(name: &str, tensor: &'a Array2<f32>, dtype: Dtype) -> Result<Cow<'a, [u8]>, Error> {
     let overflow = |value: f32| Error::Overflow {
         tensor: name.to_owned(),
         value,
         dtype,
     };
-    let mut bytes = Vec::with_capacity(tensor.len() * 4);
-    for &x in tensor {
-        match dtype {
-            Dtype::F32 => bytes.extend(x.to_le_bytes()),
-            Dtype::Bf16 => {
-                let y = bf16::from_f32(x);
-                bytes.extend(y.is_finite().then(|| y.to_le_bytes()).ok_or_else(|| overflow(x))?);
-            }
-            Dtype::F16 => {
-                let y = f16::from_f32(x);
-                bytes.extend(y.is_finite().then(|| y.to_le_bytes()).ok_or_else(|| overflow(x))?);
-            }
-        }
+    if let (Dtype::F32, Some(entries), true) = (dtype, tensor.as_slice(), cfg!(target_endian = "little")) {
+        return Ok(Cow::Borrowed(bytemuck::cast_slice(entries)));
     }
-    Ok(bytes)
+    let half = |round: fn(f32) -> (bool, [u8; 2])| {
+        let halves = tensor.iter().map(|&x| match round(x) {
+            (true, bytes) => Ok(bytes),
+            (false, _) => Err(overflow(x)),
+        });
+        halves
+            .collect::<Result<Vec<_>, Error>>()
+            .map(|halves| Cow::Owned(halves.into_flattened()))
+    };
+    match dtype {
+        Dtype::F32 => Ok(tensor.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Dtype::Bf16 => half(|x| {
+            let y = bf16::from_f32(x);
+            (y.is_finite(), y.to_le_bytes())
+        }),
+        Dtype::F16 => half(|x| {
+            let y = f16::from_f32(x);
+            (y.is_finite(), y.to_le_bytes())
+        }),
+    }
 }
 
 fn stored(dtype: Dtype) -> StoredDtype {

@@ -113,26 +113,16 @@ impl Merged {
                 .into());
             }
         }
-        let change = merged
-            .iter()
-            .zip(utility)
-            .map(|(m, u)| (f64::from(*m) - f64::from(*u)).powi(2))
-            .sum::<f64>()
-            .sqrt();
-        let dot: f64 = utility
-            .iter()
-            .zip(safety)
-            .map(|(u, s)| f64::from(*u) * f64::from(*s))
-            .sum();
+        let sums = Sums::over(utility, safety, used, merged);
         let norms = Norms {
-            utility: norm(utility),
-            safety: norm(safety),
-            merged: norm(merged),
-            change,
-            dot,
+            utility: sums.uu.sqrt(),
+            safety: sums.ss.sqrt(),
+            merged: sums.mm.sqrt(),
+            change: sums.change.sqrt(),
+            dot: sums.us,
         };
         let diagnostics = Diagnostics {
-            norm_safety_used: Some(norm(used)),
+            norm_safety_used: Some(sums.used.sqrt()),
             ..Diagnostics::of_norms(Space::Phi, expected, &norms)
         };
         Ok(Self { adapter, diagnostics })
@@ -187,6 +177,9 @@ impl Merged {
         Ok(Self { adapter, diagnostics })
     }
 }
+
+/// Entries of phi that are summed at a time.
+const SUM_PIECE: usize = 1 << 16;
 
 /// Norms of U, S and M, ||M - U|| and <U, S>.
 struct Norms {
@@ -302,24 +295,26 @@ impl Part {
             .chain(utilities.iter().map(|utility| (share, utility)))
             .collect();
         let (u, s) = (LowRank::stack(&terms)?, safety.as_ref().unwrap_or(&zero));
-        let (mut energy, mut lost) = (change.as_ref().map_or(0.0, |m| m.inner(m)), 0.0);
+        let mut cut_off = None;
         let change = match (change, rank) {
             (Some(m), Some(rank)) => {
                 let (small, error) = m.compress(rank)?;
-                lost = error.powi(2) * energy;
+                let energy = m.norm().powi(2);
+                cut_off = Some((energy, error.powi(2) * energy));
                 Some(small)
             }
             (change, _) => change,
         };
         let m = change.as_ref().unwrap_or(&zero);
+        let inner = LowRank::inner_products(&[&u, s, m]);
         let products = Products {
-            uu: u.inner(&u),
-            ss: s.inner(s),
-            mm: m.inner(m),
-            us: u.inner(s),
-            um: u.inner(m),
+            uu: inner[[0, 0]],
+            ss: inner[[1, 1]],
+            mm: inner[[2, 2]],
+            us: inner[[0, 1]],
+            um: inner[[0, 2]],
         };
-        energy = energy.max(0.0);
+        let (energy, lost) = cut_off.unwrap_or((products.mm.max(0.0), 0.0));
         Ok(Self {
             path,
             change,
@@ -330,7 +325,47 @@ impl Part {
     }
 }
 
-/// Euclidean norm, summed in f64.
-fn norm(phi: &[f32]) -> f64 {
-    phi.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+/// Inner products over phi, summed in f64.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    uu: f64,
+    ss: f64,
+    mm: f64,
+    us: f64,
+    /// ||S'||^2.
+    used: f64,
+    /// ||M - U||^2.
+    change: f64,
+}
+
+impl Sums {
+    /// One pass over all four, in pieces that are added in their order.
+    fn over(u: &[f32], s: &[f32], used: &[f32], m: &[f32]) -> Self {
+        let pieces: Vec<Sums> = (u.par_chunks(SUM_PIECE), s.par_chunks(SUM_PIECE))
+            .into_par_iter()
+            .zip((used.par_chunks(SUM_PIECE), m.par_chunks(SUM_PIECE)))
+            .map(|((u, s), (used, m))| {
+                let rows = u.iter().zip(s).zip(used.iter().zip(m));
+                rows.fold(Sums::default(), |sums, ((u, s), (used, m))| {
+                    let [u, s, used, m] = [u, s, used, m].map(|x| f64::from(*x));
+                    Sums {
+                        uu: sums.uu + u * u,
+                        ss: sums.ss + s * s,
+                        mm: sums.mm + m * m,
+                        us: sums.us + u * s,
+                        used: sums.used + used * used,
+                        change: sums.change + (m - u).powi(2),
+                    }
+                })
+            })
+            .collect();
+        pieces.iter().fold(Sums::default(), |sums, piece| Sums {
+            uu: sums.uu + piece.uu,
+            ss: sums.ss + piece.ss,
+            mm: sums.mm + piece.mm,
+            us: sums.us + piece.us,
+            used: sums.used + piece.used,
+            change: sums.change + piece.change,
+        })
+    }
 }

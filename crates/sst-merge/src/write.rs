@@ -3,8 +3,8 @@
 use crate::card::card;
 use crate::{Error, Merged};
 use serde::{Deserialize, Serialize};
-use sst_adapter::{ADAPTER_WEIGHTS_FILE, Dtype};
-use sst_artefact::{Input, Manifest, sha256_file, write_atomic};
+use sst_adapter::Dtype;
+use sst_artefact::{Input, Manifest, write_atomic};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -27,14 +27,14 @@ pub struct MergeRecord {
 /// # Errors
 /// [`Error::Adapter`] for an entry that the dtype cannot hold, [`Error::Artefact`] for a file that cannot be written.
 pub fn write_merged(folder: &Path, merged: &Merged, record: &MergeRecord) -> Result<(), Error> {
-    merged.adapter.save(folder, record.dtype)?;
+    let weights_sha256 = merged.adapter.save(folder, record.dtype)?;
     let mut manifest = Manifest::new("adapter", &record.recipe);
     manifest.inputs = record.inputs.clone();
     manifest.facts = serde_json::json!({
         "command": record.command,
         "dtype": record.dtype,
         "diagnostics": merged.diagnostics,
-        "weights_sha256": sha256_file(&folder.join(ADAPTER_WEIGHTS_FILE))?,
+        "weights_sha256": weights_sha256,
     });
     let text = card(merged, record, &manifest);
     write_atomic(&folder.join("README.md"), |w| w.write_all(text.as_bytes()))?;

@@ -6,6 +6,7 @@ use crate::basis_file::{BasisFile, BasisWriter, LAYOUT_KEY};
 use crate::{Error, Projection, RandomControl, Selection};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
 use sst_adapter::ParamLayout;
 use sst_artefact::Input;
 use std::collections::BTreeMap;
@@ -139,7 +140,7 @@ impl Basis {
     /// [`Error::Length`] when phi does not have the layout's length.
     pub fn retained_energy(&self, phi: &[f32], projection: Projection) -> Result<f64, Error> {
         check_length(&self.layout, "retained_energy", phi)?;
-        let total: f64 = phi.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let total = energy(phi);
         let mut kept = 0.0;
         self.for_each_kept(projection, |i| kept += f64::from(phi[i]).powi(2));
         Ok(if total == 0.0 { 0.0 } else { kept / total })
@@ -203,6 +204,13 @@ impl Basis {
         let facts = serde_json::json!({"k": self.k(), "parameters": self.layout.len()});
         writer.write(folder, KIND, &self.selection, inputs, facts)
     }
+}
+
+/// ||phi||^2 in f64, summed in pieces that are added in their order.
+pub(crate) fn energy(phi: &[f32]) -> f64 {
+    let piece = |piece: &[f32]| piece.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let pieces: Vec<f64> = phi.par_chunks(1 << 16).map(piece).collect();
+    pieces.iter().sum()
 }
 
 /// Refuses a phi that is not as long as the layout.

@@ -3,7 +3,7 @@
 //! The vectors V_m `[n_m, k_m]` of a module are B-orthonormal, not orthonormal. P = Q Q^T with V = Q R is the orthogonal
 //! projection onto their span; P of phi is block-diagonal over the modules.
 
-use crate::basis::check_length;
+use crate::basis::{check_length, energy};
 use crate::basis_file::{BasisFile, BasisWriter, LAYOUT_KEY};
 use crate::decompose::orthonormal;
 use crate::draw::{keyed, random_frame};
@@ -204,7 +204,7 @@ impl SampleBasis {
         frame: impl Fn(&Block) -> Result<Array2<f64>, Error>,
     ) -> Result<f64, Error> {
         check_length(&self.layout, op, phi)?;
-        let total: f64 = phi.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let total = energy(phi);
         let mut kept = 0.0;
         for block in &self.blocks {
             let coordinates = frame(block)?.t().dot(&block.slice(phi));

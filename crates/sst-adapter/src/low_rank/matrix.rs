@@ -10,14 +10,56 @@ use faer::linalg::householder::{
     apply_block_householder_sequence_on_the_left_in_place_scratch as apply_scratch,
     apply_block_householder_sequence_on_the_left_in_place_with_conj as apply_reflections,
 };
-use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::{
+    matmul,
+    triangular::{self, BlockStructure},
+};
 use faer::linalg::qr::no_pivoting::factor::{qr_in_place, qr_in_place_scratch, recommended_block_size};
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
+
+/// Columns of a Gram matrix's factor that are converted at a time.
+const GRAM_COLUMNS: usize = 256;
 
 pub(super) fn f64s(m: ArrayView2<f32>) -> Mat<f64> {
     Mat::from_fn(m.nrows(), m.ncols(), |i, j| f64::from(m[[i, j]]))
+}
+
+/// X X^T of the stack X of `parts`, each `[r, n]`, on and below the diagonal.
+pub(super) fn gram<'a>(parts: impl Iterator<Item = ArrayView2<'a, f32>>) -> Mat<f64> {
+    let parts: Vec<_> = parts.collect();
+    let rows: usize = parts.iter().map(ArrayView2::nrows).sum();
+    let n = parts.first().map_or(0, ArrayView2::ncols);
+    let mut out = Mat::zeros(rows, rows);
+    // Blocks of columns that stay in the cache between their conversion and the product.
+    let mut block = Mat::zeros(rows, GRAM_COLUMNS.min(n));
+    for start in (0..n).step_by(GRAM_COLUMNS) {
+        let width = GRAM_COLUMNS.min(n - start);
+        let mut first = 0;
+        for part in &parts {
+            for (row, entries) in part.rows().into_iter().enumerate() {
+                for (col, x) in entries.slice(s![start..start + width]).iter().enumerate() {
+                    block[(first + row, col)] = f64::from(*x);
+                }
+            }
+            first += part.nrows();
+        }
+        let block = block.subcols(0, width);
+        let (lower, all) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+        triangular::matmul(
+            out.as_mut(),
+            lower,
+            Accum::Add,
+            block,
+            all,
+            block.transpose(),
+            all,
+            1.0,
+            Par::Seq,
+        );
+    }
+    out
 }
 
 pub(super) fn array(m: MatRef<f64>) -> Array2<f64> {

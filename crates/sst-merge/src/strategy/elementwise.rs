@@ -182,8 +182,8 @@ impl Elementwise {
             split_root(module.scale(), side)
         };
         let factor = |factor: &Array2<f32>| {
-            let scaled = factor.mapv(|x| (root * f64::from(x)) as f32);
-            scaled.as_standard_layout().into_owned()
+            let standard = factor.as_standard_layout();
+            standard.mapv(|x| (root * f64::from(x)) as f32)
         };
         match side {
             Side::Delta => module.delta(),

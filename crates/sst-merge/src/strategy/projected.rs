@@ -1,6 +1,7 @@
 //! What V1 and V2 share: S projected onto the first k directions, and weighted sums over phi.
 
 use crate::{Error, MergeInputs, Merged};
+use rayon::prelude::*;
 use sst_subspace::{PhiBasis, Projection};
 
 /// P S and what to report about it.
@@ -45,8 +46,9 @@ impl ProjectedSafety {
 
 /// x X + y Y in f64, rounded once.
 pub(super) fn combine(x: f64, xs: &[f32], y: f64, ys: &[f32]) -> Vec<f32> {
-    xs.iter()
+    xs.par_iter()
         .zip(ys)
+        .with_min_len(1 << 14)
         .map(|(a, b)| (x * f64::from(*a) + y * f64::from(*b)) as f32)
         .collect()
 }

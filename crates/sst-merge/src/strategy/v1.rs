@@ -73,7 +73,8 @@ impl MergeStrategy for V1 {
     fn merge(&self, inputs: &MergeInputs<'_>) -> Result<Merged, Error> {
         inputs.check()?;
         let V1Config { k, alpha, projection } = self.config;
-        let (u, s) = (inputs.utility_phi()?, inputs.safety.to_flat());
+        let (u, s) = rayon::join(|| inputs.utility_phi(), || inputs.safety.to_flat());
+        let u = u?;
         let projected = ProjectedSafety::new(NAME, inputs, &s, k, projection)?;
         let m = combine(alpha, &u, alpha, &projected.phi);
         let mut merged = Merged::from_phi(inputs, &u, &s, &projected.phi, &m)?;

@@ -240,7 +240,8 @@ impl MergeStrategy for V2 {
             mode,
             projection,
         } = self.config;
-        let (u, s) = (inputs.utility_phi()?, inputs.safety.to_flat());
+        let (u, s) = rayon::join(|| inputs.utility_phi(), || inputs.safety.to_flat());
+        let u = u?;
         if mode == Mode::Direct {
             return Merged::from_phi(inputs, &u, &s, &s, &combine(1.0, &u, weight, &s));
         }

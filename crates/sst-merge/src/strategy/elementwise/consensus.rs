@@ -28,6 +28,8 @@ pub(in crate::strategy) struct Consensus {
 
 /// mergekit's bound below which a sum of weights does not divide.
 const DIVISOR_MIN: f64 = 1e-8;
+/// Entries fused at a time: what is summed of them stays in the first-level cache.
+const BLOCK: usize = 512;
 
 impl Consensus {
     /// lambda times the fused tensor; parts are (weight, row-major entries), none standing for zeros.
@@ -44,39 +46,55 @@ impl Consensus {
             .find_map(|(_, entries)| entries.as_ref().map(Array2::dim))
             .expect("a module belongs to some adapter");
         let all: f64 = parts.iter().map(|(weight, _)| self.share(*weight)).sum();
-        let mut values = vec![(0.0, 0.0); present.len()]; // (w, x)
-        let mut at = 0;
-        Array2::from_shape_simple_fn(shape, || {
-            for (value, (weight, entries)) in values.iter_mut().zip(&present) {
-                *value = (*weight, f64::from(entries[at]));
-            }
-            at += 1;
-            (lambda * self.entry(&values, all)) as f32
-        })
+        let mut fused = Array2::zeros(shape);
+        let blocks = fused.as_slice_mut().into_iter().flat_map(|out| out.chunks_mut(BLOCK));
+        for (start, out) in (0..).step_by(BLOCK).zip(blocks) {
+            let place = start..start + out.len();
+            let seen: Vec<(f64, &[f32])> = present.iter().map(|(w, x)| (*w, &x[place.clone()])).collect();
+            self.fuse_block(&seen, all, lambda, out);
+        }
+        fused
     }
 
-    fn entry(&self, values: &[(f64, f64)], all: f64) -> f64 {
-        let vote = |(w, x): &(f64, f64)| match self.convention {
-            Convention::Peft => *x,
-            Convention::Paper | Convention::Mergekit => w * x,
-        };
-        let poll: f64 = match self.majority_sign {
-            MajoritySign::None => return self.divide(values.iter().map(|(w, x)| w * x).sum(), all),
-            MajoritySign::Total => values.iter().map(vote).sum(),
-            MajoritySign::Frequency => values.iter().map(|value| sign(vote(value))).sum(),
-        };
-        let elected = match self.convention {
-            Convention::Paper => sign(poll),
-            Convention::Peft | Convention::Mergekit if poll >= 0.0 => 1.0,
-            Convention::Peft | Convention::Mergekit => -1.0,
-        };
-        let (mut sum, mut divisor) = (0.0, 0.0);
-        for value in values.iter().filter(|value| sign(vote(value)) == elected) {
-            let (w, x) = value;
-            sum += w * x;
-            divisor += self.share(*w);
+    /// Adapter by adapter rather than entry by entry, so that loops are simple enough for the processor's vectors.
+    fn fuse_block(&self, parts: &[(f64, &[f32])], all: f64, lambda: f64, out: &mut [f32]) {
+        let (mut poll, mut sum, mut divisor) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+        let votes = parts.iter().map(|(w, x)| match self.convention {
+            Convention::Peft => (1.0, *w, *x),
+            Convention::Paper | Convention::Mergekit => (*w, *w, *x),
+        });
+        for (vote, _, x) in votes.clone() {
+            match self.majority_sign {
+                MajoritySign::None => {}
+                MajoritySign::Total => poll.iter_mut().zip(x).for_each(|(p, x)| *p += vote * f64::from(*x)),
+                MajoritySign::Frequency => poll
+                    .iter_mut()
+                    .zip(x)
+                    .for_each(|(p, x)| *p += sign(vote * f64::from(*x))),
+            }
         }
-        self.divide(sum, divisor)
+        for elected in &mut poll {
+            *elected = match self.convention {
+                Convention::Paper => sign(*elected),
+                Convention::Peft | Convention::Mergekit if *elected >= 0.0 => 1.0,
+                Convention::Peft | Convention::Mergekit => -1.0,
+            };
+        }
+        for (vote, w, x) in votes {
+            let share = self.share(w);
+            for (((sum, divisor), elected), x) in sum.iter_mut().zip(&mut divisor).zip(&poll).zip(x) {
+                let x = f64::from(*x);
+                let agrees = self.majority_sign == MajoritySign::None || vote * x * elected > 0.0;
+                *sum += if agrees { w * x } else { 0.0 };
+                *divisor += if agrees { share } else { 0.0 };
+            }
+        }
+        if self.majority_sign == MajoritySign::None {
+            divisor = [all; BLOCK];
+        }
+        for ((out, sum), divisor) in out.iter_mut().zip(&sum).zip(&divisor) {
+            *out = (lambda * self.divide(*sum, *divisor)) as f32;
+        }
     }
 
     /// What an agreeing adapter adds to D.

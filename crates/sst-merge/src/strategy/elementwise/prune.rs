@@ -68,13 +68,6 @@ impl Prune {
             Rescale::L1 => l1(tensor),
             _ => 0.0,
         };
-        let keep_if = |tensor: &mut Array2<f32>, keep: &dyn Fn(usize) -> bool| {
-            for (i, x) in tensor.iter_mut().enumerate() {
-                if !keep(i) {
-                    *x = 0.0;
-                }
-            }
-        };
         let draw = |i: usize, probability: f64, x: &mut f32| {
             let scale = match self.rescale {
                 Rescale::Probability => 1.0 / probability,
@@ -89,7 +82,7 @@ impl Prune {
         match self.rule {
             Rule::Top { density, at_least } => {
                 let mask = top(tensor, count(density, n).max(at_least));
-                keep_if(tensor, &|i| mask[i]);
+                tensor.iter_mut().zip(mask).for_each(|(x, kept)| keep_if(x, kept));
             }
             Rule::TopOfAdapter { .. } => {
                 let cut = cut.unwrap_or(0);
@@ -99,7 +92,8 @@ impl Prune {
                 let kept = count(density, n);
                 let dropped = count(gamma, n).min(n - kept);
                 let (outer, inner) = (top(tensor, dropped + kept), top(tensor, dropped));
-                keep_if(tensor, &|i| outer[i] && !inner[i]);
+                let band = outer.into_iter().zip(inner).map(|(outer, inner)| outer && !inner);
+                tensor.iter_mut().zip(band).for_each(|(x, kept)| keep_if(x, kept));
             }
             Rule::Random { density } => {
                 tensor.iter_mut().enumerate().for_each(|(i, x)| draw(i, density, x));
@@ -146,6 +140,10 @@ pub(super) fn count(share: f64, n: usize) -> usize {
     ((share * n as f64) as usize).min(n)
 }
 
+fn keep_if(x: &mut f32, kept: bool) {
+    *x = if kept { *x } else { 0.0 };
+}
+
 /// The bits of |x|, which order as |x| does: NaN never reaches a merge.
 pub(super) fn magnitude(x: f32) -> u32 {
     x.abs().to_bits()
@@ -165,6 +163,9 @@ fn top(tensor: &Array2<f32>, k: usize) -> Vec<bool> {
     let (above, cut, _) = magnitudes.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
     let cut = *cut;
     let mut at_cut = k - above.iter().filter(|m| **m > cut).count();
+    if tensor.iter().filter(|x| magnitude(**x) == cut).count() == at_cut {
+        return tensor.iter().map(|x| magnitude(*x) >= cut).collect();
+    }
     let keep = |x: &f32| {
         let (m, left) = (magnitude(*x), at_cut);
         at_cut -= usize::from(m == cut && left > 0);
