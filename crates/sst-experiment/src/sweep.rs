@@ -227,6 +227,11 @@ impl<'a> Cells<'a> {
             }
             _ => (None, None),
         };
+        let mut diagonals = Vec::new();
+        if checked.needs().diagonals {
+            let (folders, facts) = self.fishers(variant, samples)?;
+            (diagonals, fisher) = (folders, Some(facts));
+        }
         let mut statistics = None;
         if checked.needs().statistics {
             let (paths, facts) = self.statistics(variant, samples, checked.name())?;
@@ -236,6 +241,7 @@ impl<'a> Cells<'a> {
             recipe: MergeRecipe {
                 subspace: basis,
                 statistics,
+                diagonals,
                 seed: self.recipe.seed,
                 ..MergeRecipe::new(
                     variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
@@ -259,14 +265,27 @@ impl<'a> Cells<'a> {
         Ok((system, step.out))
     }
 
-    fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
-        let mut used = Vec::new();
+    /// Fisher statistics of every adapter of a variant, the safety adapter's last: folders and what was measured.
+    fn fishers(&mut self, variant: &Variant, samples: usize) -> Result<(Vec<PathBuf>, FisherFacts), Error> {
         let mut folders = Vec::new();
+        let mut used = Vec::new();
         for name in variant.utility.iter().chain([&variant.safety]) {
             let (folder, n) = self.fisher(name, samples)?;
             folders.push(folder);
             used.push(n);
         }
+        let facts = FisherFacts {
+            estimator: self.recipe.fisher.estimator,
+            protocol: self.recipe.fisher.protocol,
+            samples,
+            samples_used: used,
+            seed: self.recipe.seed,
+        };
+        Ok((folders, facts))
+    }
+
+    fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
+        let (mut folders, facts) = self.fishers(variant, samples)?;
         let safety = folders.pop().unwrap_or_default();
         let diagonal = matches!(self.recipe.fisher.estimator, Estimator::Diag | Estimator::DiagVariance);
         let mut step = SubspaceStep {
@@ -281,13 +300,6 @@ impl<'a> Cells<'a> {
         };
         step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
         step::subspace(&step, self.reporter)?;
-        let facts = FisherFacts {
-            estimator: self.recipe.fisher.estimator,
-            protocol: self.recipe.fisher.protocol,
-            samples,
-            samples_used: used,
-            seed: self.recipe.seed,
-        };
         Ok((step.out, facts))
     }
 
