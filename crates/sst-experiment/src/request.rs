@@ -6,9 +6,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sst_artefact::{Input, MANIFEST_FILE, Manifest};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 const KEY: &str = "request";
+/// Hidden, so that it is no part of the folder's content.
+const LOCK_FILE: &str = ".lock";
 
 /// A step's settings and the hashes of its inputs.
 #[derive(Debug, Clone)]
@@ -35,11 +39,48 @@ impl Request {
         sst_artefact::sha256_bytes(self.fingerprint().as_bytes())[..12].to_owned()
     }
 
+    /// The right to compute this request's result into `folder`, for one process at a time; none where it is there.
+    ///
+    /// Waits while another process computes it.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when the folder holds the result of another request; a lock that cannot be had.
+    pub(crate) fn claim(&self, folder: &Path) -> Result<Option<Claim<'_>>, Error> {
+        if self.is_done(folder)? {
+            return Ok(None);
+        }
+        sst_artefact::create_dir(folder)?;
+        let path = folder.join(LOCK_FILE);
+        let fault = sst_artefact::Error::io("lock", &path);
+        let file = match File::create(&path) {
+            Ok(file) => file,
+            Err(e) => return Err(fault(e).into()),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!(folder = %folder.display(), "another process is at it; waiting");
+                file.lock().map_err(fault)?;
+            }
+            Err(TryLockError::Error(e)) => return Err(fault(e).into()),
+        }
+        let claim = Claim {
+            request: self,
+            folder: folder.to_path_buf(),
+            _lock: file,
+        };
+        if self.is_done(folder)? {
+            claim.forget_lock()?;
+            return Ok(None);
+        }
+        Ok(Some(claim))
+    }
+
     /// Whether `folder` holds the whole result of this request.
     ///
     /// # Errors
     /// [`Error::Taken`] when it holds that of another.
-    pub(crate) fn is_done(&self, folder: &Path) -> Result<bool, Error> {
+    fn is_done(&self, folder: &Path) -> Result<bool, Error> {
         if !folder.join(MANIFEST_FILE).exists() {
             return Ok(false);
         }
@@ -57,15 +98,36 @@ impl Request {
             None => Ok(false),
         }
     }
+}
 
-    /// Marks the result in `folder`, whose manifest is written, as whole and as this request's.
-    pub(crate) fn seal(&self, folder: &Path) -> Result<(), Error> {
-        let mut manifest = Manifest::read(folder)?;
+/// A folder that this process alone computes into; the lock goes when the process does.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    request: &'a Request,
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Claim<'_> {
+    /// Marks the result in the folder, whose manifest is written, as whole and as the request's.
+    pub(crate) fn seal(self) -> Result<(), Error> {
+        let mut manifest = Manifest::read(&self.folder)?;
         if !manifest.facts.is_object() {
             manifest.facts = serde_json::json!({});
         }
-        manifest.facts[KEY] = self.value.clone();
-        Ok(manifest.write(folder)?)
+        manifest.facts[KEY] = self.request.value.clone();
+        manifest.write(&self.folder)?;
+        self.forget_lock()
+    }
+
+    /// Whoever waits for a finished result finds it, and needs no lock any more.
+    fn forget_lock(&self) -> Result<(), Error> {
+        match std::fs::remove_file(self.folder.join(LOCK_FILE)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(sst_artefact::Error::io("remove", self.folder.join(LOCK_FILE))(e).into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -105,16 +167,48 @@ mod tests {
         Request::new("train", &serde_json::json!({ "seed": seed }), [])
     }
 
+    fn finish(request: &Request, folder: &Path) {
+        let claim = request.claim(folder).unwrap().expect("not done yet");
+        Manifest::new("adapter", &()).write(folder).unwrap();
+        assert!(!request.is_done(folder).unwrap(), "not sealed yet");
+        claim.seal().unwrap();
+    }
+
     #[test]
     fn a_sealed_result_is_reused_and_another_request_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!request(1).is_done(dir.path()).unwrap());
-        Manifest::new("adapter", &()).write(dir.path()).unwrap();
-        assert!(!request(1).is_done(dir.path()).unwrap(), "not sealed yet");
-        request(1).seal(dir.path()).unwrap();
-        assert!(request(1).is_done(dir.path()).unwrap());
-        let message = request(2).is_done(dir.path()).unwrap_err().to_string();
+        finish(&request(1), dir.path());
+        assert!(request(1).claim(dir.path()).unwrap().is_none());
+        assert!(!dir.path().join(LOCK_FILE).exists());
+        let message = request(2).claim(dir.path()).unwrap_err().to_string();
         assert!(message.contains("seed: 1 there, 2 now"), "{message}");
+    }
+
+    #[test]
+    fn of_many_at_once_one_computes_and_the_others_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let computed = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let request = request(1);
+                    if let Some(claim) = request.claim(dir.path()).unwrap() {
+                        computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        Manifest::new("adapter", &()).write(dir.path()).unwrap();
+                        claim.seal().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(computed.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_can_be_had_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(request(1).claim(dir.path()).unwrap().expect("not done yet"));
+        finish(&request(1), dir.path());
     }
 
     #[test]

@@ -29,9 +29,9 @@ pub struct EvaluateStep {
 /// [`Error::Eval`], [`Error::Data`], [`Error::Adapter`], [`Error::Model`], [`Error::Taken`].
 pub fn evaluate(base: &mut LazyModel, step: &EvaluateStep, reporter: &mut dyn Reporter) -> Result<Evaluation, Error> {
     let request = request(base, step)?;
-    if request.is_done(&step.out)? {
+    let Some(claim) = request.claim(&step.out)? else {
         return Ok(Evaluation::load(&step.out)?);
-    }
+    };
     let suite = suite(step)?;
     let adapter = step.adapter.as_ref().map(|path| Adapter::load(path)).transpose()?;
     let model = base.model()?;
@@ -56,7 +56,7 @@ pub fn evaluate(base: &mut LazyModel, step: &EvaluateStep, reporter: &mut dyn Re
     model.remove_adapter(&step.name);
     let evaluation = evaluation?;
     evaluation.save(&step.out, request.inputs.clone())?;
-    request.seal(&step.out)?;
+    claim.seal()?;
     let scores: Vec<String> = evaluation
         .scores
         .iter()

@@ -33,20 +33,24 @@ pub struct FisherStep {
 /// # Errors
 /// [`Error::Fisher`], [`Error::Adapter`], [`Error::Data`], [`Error::Taken`].
 pub fn fisher(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter) -> Result<Vec<FisherMeta>, Error> {
-    let mut missing = Vec::new();
-    for estimate in &step.estimates {
-        let request = request(base, step, estimate)?;
-        if !request.is_done(&estimate.out)? {
-            missing.push((request, estimate.clone()));
+    let requests = step
+        .estimates
+        .iter()
+        .map(|estimate| request(base, step, estimate))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (mut claims, mut missing) = (Vec::new(), Vec::new());
+    for (request, estimate) in requests.iter().zip(&step.estimates) {
+        if let Some(claim) = request.claim(&estimate.out)? {
+            claims.push(claim);
+            missing.push(estimate.clone());
         }
     }
     if !missing.is_empty() {
-        let estimates: Vec<Estimate> = missing.iter().map(|(_, e)| e.clone()).collect();
         measure(base, step, reporter, &mut |model, source, progress| {
-            Ok(sst_fim::estimate(model, source, &estimates, progress).map(drop)?)
+            Ok(sst_fim::estimate(model, source, &missing, progress).map(drop)?)
         })?;
-        for (request, estimate) in missing {
-            request.seal(&estimate.out)?;
+        for claim in claims {
+            claim.seal()?;
         }
     }
     let meta = |e: &Estimate| {

@@ -23,9 +23,9 @@ pub struct MergeStep {
 pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
     let strategy = step.recipe.method.clone().check()?;
     let request = request(step)?;
-    if request.is_done(&step.out)? {
+    let Some(claim) = request.claim(&step.out)? else {
         return fact(&step.out, "diagnostics", "manifest of a merged adapter");
-    }
+    };
     let merged = step.recipe.load()?.merge(strategy.as_ref())?;
     let record = MergeRecord {
         recipe: step.recipe.settings(strategy.as_ref()),
@@ -34,7 +34,7 @@ pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
         dtype: step.recipe.dtype,
     };
     write_merged(&step.out, &merged, &record)?;
-    request.seal(&step.out)?;
+    claim.seal()?;
     Ok(merged.diagnostics)
 }
 

@@ -27,9 +27,9 @@ pub struct SubspaceStep {
 pub fn subspace(step: &SubspaceStep, reporter: &mut dyn Reporter) -> Result<SubspaceSummary, Error> {
     let problem = step.config.check(&step.safety, &step.utility)?;
     let request = request_of(step, &problem)?;
-    if request.is_done(&step.out)? {
+    let Some(claim) = request.claim(&step.out)? else {
         return Ok(SubspaceSummary::load(&step.out)?);
-    }
+    };
     let mut started = false;
     let (subspace, bootstrap) = problem.solve(&step.safety, &step.utility, &mut |done, total| {
         if !std::mem::replace(&mut started, true) {
@@ -38,7 +38,7 @@ pub fn subspace(step: &SubspaceStep, reporter: &mut dyn Reporter) -> Result<Subs
         reporter.advance(done, total, "modules");
     })?;
     subspace.save(&step.out, request.inputs.clone(), bootstrap.as_ref())?;
-    request.seal(&step.out)?;
+    claim.seal()?;
     let summary = SubspaceSummary::of(&subspace, bootstrap);
     if started {
         reporter.finish(&format!("{} directions", summary.k));

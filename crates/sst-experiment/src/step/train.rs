@@ -34,9 +34,9 @@ pub struct TrainStep {
 pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter) -> Result<TrainReport, Error> {
     let config = step.config.clone().check()?;
     let request = request(base, step)?;
-    if request.is_done(&step.out)? {
+    let Some(claim) = request.claim(&step.out)? else {
         return fact(&step.out, "report", "manifest of a trained adapter");
-    }
+    };
     let examples = step.dataset.read(&step.data)?;
     let folder = base.source().folder.clone();
     let checkpoint = step.out.join(CHECKPOINT);
@@ -57,7 +57,7 @@ pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter
     manifest.inputs = request.inputs.clone();
     manifest.facts = serde_json::json!({ "dataset": step.dataset, "report": report });
     manifest.write(&step.out)?;
-    request.seal(&step.out)?;
+    claim.seal()?;
     if checkpoint.exists() {
         std::fs::remove_file(&checkpoint).map_err(sst_artefact::Error::io("delete", &checkpoint))?;
     }
