@@ -1,6 +1,6 @@
 //! Errors of evaluation.
 
-use crate::{Benchmark, GeneratorError};
+use crate::{Benchmark, GeneratorError, JudgeError};
 use std::path::PathBuf;
 
 /// An evaluation could not be configured, run, written or read.
@@ -36,8 +36,19 @@ pub enum Error {
         #[source]
         source: GeneratorError,
     },
-    /// The model broke its contract: one finite answer per request, in order.
-    #[error("{benchmark}: the generator returned {got}, expected {expected}")]
+    /// The judge failed.
+    #[error("{benchmark}: judge {judge}: {source}")]
+    Judge {
+        /// During which benchmark.
+        benchmark: Benchmark,
+        /// The judge's name.
+        judge: String,
+        /// The judge's own error.
+        #[source]
+        source: JudgeError,
+    },
+    /// The model or the judge broke its contract: one finite answer per request, in order.
+    #[error("{benchmark}: got {got}, expected {expected}")]
     Answers {
         /// During which benchmark.
         benchmark: Benchmark,
@@ -53,6 +64,26 @@ pub enum Error {
         benchmark: Benchmark,
         /// The item.
         id: String,
+    },
+    /// Two evaluations do not measure the same thing.
+    #[error(
+        "{first} and {second} cannot be compared: {difference}; evaluate both alike, or compare what they share (--shared)"
+    )]
+    Unlike {
+        /// Name of the first.
+        first: String,
+        /// Name of the second.
+        second: String,
+        /// The setting, the data or the item in which they differ.
+        difference: String,
+    },
+    /// A comparison's setting is out of range.
+    #[error("comparison: `{key}` {problem}")]
+    Compare {
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A line of an items file does not parse.
     #[error("{}, line {line}: not an item record: {source}", path.display())]

@@ -1,8 +1,8 @@
 //! A loaded suite: the items drawn for each benchmark, and the evaluation that comes of asking them.
 
-use crate::benchmark::answers::Ask;
-use crate::benchmark::{mmlu, reference, refusal};
-use crate::{Benchmark, CheckedSuiteConfig, Error, Evaluation, Generator, SuiteConfig};
+use crate::benchmark::answers::Asking;
+use crate::benchmark::{self, Items, mmlu};
+use crate::{Benchmark, BenchmarkScore, CheckedSuiteConfig, Error, Evaluation, Generator, Judge, SuiteConfig};
 use sst_artefact::Input;
 use sst_data::{DataFolder, Dataset, Example, Split, sample};
 use std::collections::BTreeMap;
@@ -48,31 +48,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub struct Suite {
     config: CheckedSuiteConfig,
-    parts: Vec<Part>,
+    parts: Vec<(Benchmark, Items)>,
     files: BTreeMap<String, PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-enum Part {
-    Refusal(Benchmark, Vec<Example>, usize),
-    Reference(Benchmark, Vec<Example>, usize),
-    Mmlu(Vec<mmlu::Question>),
-}
-
-impl Part {
-    fn benchmark(&self) -> Benchmark {
-        match self {
-            Part::Refusal(benchmark, ..) | Part::Reference(benchmark, ..) => *benchmark,
-            Part::Mmlu(_) => Benchmark::Mmlu,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Part::Refusal(_, items, _) | Part::Reference(_, items, _) => items.len(),
-            Part::Mmlu(questions) => questions.len(),
-        }
-    }
 }
 
 impl Suite {
@@ -87,77 +64,88 @@ impl Suite {
             files: BTreeMap::new(),
         };
         for &benchmark in &config.benchmarks {
-            let part = suite.part(data, benchmark)?;
-            if part.len() == 0 {
+            let items = suite.items(data, benchmark)?;
+            if items.len() == 0 {
                 return Err(Error::Config {
                     key: "benchmarks".to_owned(),
                     problem: format!("names {benchmark}, of which {} holds no item", data.root().display()),
                 });
             }
-            suite.parts.push(part);
+            suite.parts.push((benchmark, items));
         }
         Ok(suite)
     }
 
-    fn part(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Part, Error> {
-        let config = self.config.get().clone();
-        let lengths = config.max_new_tokens;
-        let examples = |dataset| -> Result<(Vec<Example>, PathBuf), Error> {
-            let items = data.examples(dataset, Split::Eval)?;
-            Ok((draw(&items, &config, benchmark), data.path(dataset, Split::Eval)?))
+    fn items(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        let dataset = match benchmark {
+            Benchmark::Jailbreak | Benchmark::JailbreakNll => Dataset::Jailbreak,
+            Benchmark::RepliQa | Benchmark::RepliQaNll => Dataset::RepliQa,
+            Benchmark::Alpaca | Benchmark::AlpacaNll => Dataset::Alpaca,
+            Benchmark::BeaverTails => Dataset::BeaverTails,
+            Benchmark::JailbreakBench => Dataset::JailbreakBench,
+            Benchmark::AdvBench => Dataset::AdvBench,
+            Benchmark::XsTest | Benchmark::XsTestUnsafe | Benchmark::XsTestNll => return self.xstest(data, benchmark),
+            Benchmark::Mmlu | Benchmark::MmluGenerated => return self.mmlu(data, benchmark),
         };
-        let (part, files) = match benchmark {
-            Benchmark::Jailbreak => {
-                let (items, path) = examples(Dataset::Jailbreak)?;
-                (
-                    Part::Refusal(benchmark, items, lengths.jailbreak),
-                    vec![("jailbreak", path)],
-                )
-            }
-            Benchmark::RepliQa => {
-                let (items, path) = examples(Dataset::RepliQa)?;
-                (
-                    Part::Reference(benchmark, items, lengths.repliqa),
-                    vec![("repliqa", path)],
-                )
-            }
-            Benchmark::Alpaca => {
-                let (items, path) = examples(Dataset::Alpaca)?;
-                (
-                    Part::Reference(benchmark, items, lengths.alpaca),
-                    vec![("alpaca", path)],
-                )
-            }
-            Benchmark::XsTest | Benchmark::XsTestUnsafe => {
-                let asked: Vec<Example> = data
-                    .xstest()?
-                    .iter()
-                    .filter(|item| item.safe == (benchmark == Benchmark::XsTest))
-                    .map(|item| Example {
-                        id: format!("xstest/{}", item.id),
-                        prompt: item.prompt(),
-                        response: String::new(),
-                    })
-                    .collect();
-                let items = draw(&asked, &config, benchmark);
-                (
-                    Part::Refusal(benchmark, items, lengths.xstest),
-                    vec![("xstest", data.xstest_path()?)],
-                )
-            }
-            Benchmark::Mmlu => {
-                let questions = mmlu::questions(&data.mmlu()?, config.mmlu_shots, config.mmlu_scoring)?;
-                let root = data.mmlu_path()?;
-                let mut files = vec![("mmlu_test", root.join("test"))];
-                if config.mmlu_shots > 0 {
-                    files.push(("mmlu_dev", root.join("dev")));
-                }
-                (Part::Mmlu(draw(&questions, &config, benchmark)), files)
-            }
+        self.read(dataset.name(), data.path(dataset, Split::Eval)?);
+        let examples = data.examples(dataset, Split::Eval)?;
+        Ok(Items::Examples(self.draw(&examples, benchmark)))
+    }
+
+    /// XSTest's requests, safe or unsafe; a response only where it is weighed.
+    fn xstest(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        self.read("xstest", data.xstest_path()?);
+        let response = match benchmark {
+            Benchmark::XsTestNll => self.refusal(data)?,
+            _ => String::new(),
         };
-        let named = files.into_iter().map(|(role, path)| (role.to_owned(), path));
-        self.files.extend(named);
-        Ok(part)
+        let asked: Vec<Example> = data
+            .xstest()?
+            .iter()
+            .filter(|item| item.safe == (benchmark != Benchmark::XsTestUnsafe))
+            .map(|item| Example {
+                id: format!("xstest/{}", item.id),
+                prompt: item.prompt(),
+                response: response.clone(),
+            })
+            .collect();
+        Ok(Items::Examples(self.draw(&asked, benchmark)))
+    }
+
+    fn mmlu(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        let root = data.mmlu_path()?;
+        let (shots, scoring) = (self.config().mmlu_shots, self.config().mmlu_scoring);
+        if shots > 0 {
+            self.read("mmlu_dev", root.join("dev"));
+        }
+        self.read("mmlu_test", root.join("test"));
+        let questions = mmlu::questions(&data.mmlu()?, shots, scoring)?;
+        Ok(Items::Questions(self.draw(&questions, benchmark)))
+    }
+
+    /// The refusal to weigh: the one configured, else the commonest of the jailbreak set, the first of equals.
+    fn refusal(&mut self, data: &DataFolder) -> Result<String, Error> {
+        if let Some(refusal) = &self.config().refusal {
+            return Ok(refusal.clone());
+        }
+        self.read("jailbreak", data.path(Dataset::Jailbreak, Split::Eval)?);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for example in data.examples(Dataset::Jailbreak, Split::Eval)? {
+            *counts.entry(example.response).or_default() += 1;
+        }
+        let commonest = counts.into_iter().rev().max_by_key(|(_, count)| *count);
+        Ok(commonest.map_or(String::new(), |(response, _)| response))
+    }
+
+    fn read(&mut self, role: &str, path: PathBuf) {
+        self.files.insert(role.to_owned(), path);
+    }
+
+    fn draw<T: Clone>(&self, items: &[T], benchmark: Benchmark) -> Vec<T> {
+        match self.config().n.of(benchmark) {
+            Some(n) => sample(items, n, self.config().seed),
+            None => items.to_vec(),
+        }
     }
 
     /// The configuration it was loaded with.
@@ -167,7 +155,10 @@ impl Suite {
 
     /// The benchmarks with their number of items, in the order they run.
     pub fn sizes(&self) -> Vec<(Benchmark, usize)> {
-        self.parts.iter().map(|part| (part.benchmark(), part.len())).collect()
+        self.parts
+            .iter()
+            .map(|(benchmark, items)| (*benchmark, items.len()))
+            .collect()
     }
 
     /// The data files read, hashed, for a manifest: roles `jailbreak`, `repliqa`, `mmlu_test`, ...
@@ -185,44 +176,83 @@ impl Suite {
     /// Runs every benchmark on one model; `progress` gets the benchmark's name, the items done and their number.
     ///
     /// # Errors
-    /// [`Error::Generator`] when the model fails, [`Error::Answers`] when it breaks its contract.
+    /// As [`Suite::run_many`].
     pub fn run(
         &self,
         generator: &mut dyn Generator,
         adapter: Option<&str>,
         progress: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<Evaluation, Error> {
-        let (mut scores, mut records) = (Vec::new(), Vec::new());
-        for part in &self.parts {
-            let (name, total) = (part.benchmark().name(), part.len());
-            let mut finished = |done: usize| progress(name, done, total);
-            let how = Ask {
-                generator: &mut *generator,
-                adapter,
-                sampling: &self.config().sampling,
-                progress: &mut finished,
-            };
-            let (score, items) = match part {
-                Part::Refusal(benchmark, items, length) => refusal::run(*benchmark, items, *length, how)?,
-                Part::Reference(benchmark, items, length) => reference::run(*benchmark, items, *length, how)?,
-                Part::Mmlu(questions) => mmlu::run(questions, how)?,
-            };
-            scores.push(score);
-            records.extend(items);
-        }
-        Ok(Evaluation {
-            adapter: adapter.map(str::to_owned),
-            config: self.config().clone(),
-            scores,
-            records,
-        })
+        // One adapter, one evaluation.
+        Ok(self.run_many(generator, &[adapter], progress)?.remove(0))
     }
-}
 
-fn draw<T: Clone>(items: &[T], config: &SuiteConfig, benchmark: Benchmark) -> Vec<T> {
-    match config.n.of(benchmark) {
-        Some(n) => sample(items, n, config.seed),
-        None => items.to_vec(),
+    /// Runs every benchmark on several adapters at once, `None` being the base model: the requests of all of them go
+    /// into one call of the generator per benchmark. One evaluation per adapter, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Generator`] when the model fails, [`Error::Answers`] when it breaks its contract, [`Error::Config`]
+    /// when the configuration names a judge that has to be handed to [`Suite::run_judged`].
+    pub fn run_many(
+        &self,
+        generator: &mut dyn Generator,
+        adapters: &[Option<&str>],
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Vec<Evaluation>, Error> {
+        let choice = &self.config().judge;
+        let mut judge = choice.built_in().ok_or_else(|| Error::Config {
+            key: "judge".to_owned(),
+            problem: format!("is {choice}, which cannot be had here; use rules or keyword"),
+        })?;
+        self.run_judged(generator, &mut *judge, adapters, progress)
+    }
+
+    /// [`Suite::run_many`] with a judge from outside.
+    ///
+    /// # Errors
+    /// As [`Suite::run_many`], and [`Error::Judge`] when the judge fails.
+    pub fn run_judged(
+        &self,
+        generator: &mut dyn Generator,
+        judge: &mut dyn Judge,
+        adapters: &[Option<&str>],
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Vec<Evaluation>, Error> {
+        let config = self.config();
+        let mut evaluations: Vec<Evaluation> = adapters
+            .iter()
+            .map(|adapter| Evaluation {
+                adapter: adapter.map(str::to_owned),
+                judge: judge.name(),
+                config: config.clone(),
+                scores: Vec::new(),
+                records: Vec::new(),
+            })
+            .collect();
+        for (benchmark, items) in &self.parts {
+            let total = items.len() * adapters.len();
+            let asking = Asking {
+                generator: &mut *generator,
+                judge: &mut *judge,
+                adapters,
+                format: config.prompt_format,
+                max_new_tokens: config.max_new_tokens.of(*benchmark),
+                sampling: &config.sampling,
+                progress: &mut |done| progress(benchmark.name(), done, total),
+            };
+            let lists = benchmark::run(*benchmark, items, asking)?;
+            for (evaluation, records) in evaluations.iter_mut().zip(lists) {
+                let score = BenchmarkScore::of(*benchmark, &records);
+                evaluation.scores.push(match items {
+                    Items::Examples(_) => score,
+                    Items::Questions(questions) => {
+                        score.by_subject(questions.iter().map(|q| q.subject.as_str()), &records)
+                    }
+                });
+                evaluation.records.extend(records);
+            }
+        }
+        Ok(evaluations)
     }
 }
 

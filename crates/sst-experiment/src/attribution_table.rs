@@ -1,7 +1,7 @@
 //! An attribution to read: a table of stages for each benchmark, the interactions, and the combinations behind them.
 
 use crate::attribution::{Attribution, BenchmarkShares, Share};
-use crate::comparison::{over_refusal, percent, right, title, valid};
+use crate::comparison::{figure, over_refusal, right, title, valid};
 use crate::recipe_pair::Stage;
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{Cell, ContentArrangement, Table};
@@ -38,8 +38,8 @@ impl Attribution {
             parts.push(form.heading(&format!(
                 "{}: {} in A, {} in B, {} items",
                 title(shares.benchmark),
-                percent(shares.first),
-                percent(shares.second),
+                figure(shares.benchmark, shares.first),
+                figure(shares.benchmark, shares.second),
                 shares.n
             )));
             parts.push(format!("B - A: {}.", sentence(&shares.total)));
@@ -112,9 +112,9 @@ impl Attribution {
             row.extend(scores.iter().map(|score| {
                 right(format!(
                     "{} [{}, {}]",
-                    percent(score.value),
-                    percent(score.ci_low),
-                    percent(score.ci_high)
+                    figure(score.benchmark, score.value),
+                    figure(score.benchmark, score.ci_low),
+                    figure(score.benchmark, score.ci_high)
                 ))
             }));
             row.extend([right(over_refusal(scores)), right(valid(scores))]);

@@ -132,9 +132,9 @@ impl Comparison {
         };
         format!(
             "{} [{}, {}]{mark}",
-            percent(score.value),
-            percent(score.ci_low),
-            percent(score.ci_high)
+            figure(benchmark, score.value),
+            figure(benchmark, score.ci_low),
+            figure(benchmark, score.ci_high)
         )
     }
 
@@ -147,7 +147,7 @@ impl Comparison {
                 .collect()
         });
         format!(
-            "All figures in %, with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
+            "All figures in % (likelihoods of references in nats per token), with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
              Jailbreak: share of jailbreak prompts refused. MMLU: accuracy, {}-shot, by the likelihood of the {}.\n\
              RepliQA, Alpaca: ROUGE-L F1. Over-refusal: share of RepliQA and Alpaca items refused. Valid: share of all answers\n\
              that are neither empty, looping nor gibberish. Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
@@ -187,6 +187,15 @@ pub(crate) fn title(benchmark: Benchmark) -> &'static str {
 
 pub(crate) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// A score in %, or in nats per token.
+pub(crate) fn figure(benchmark: Benchmark, value: f64) -> String {
+    if benchmark.is_share() {
+        percent(value)
+    } else {
+        format!("{value:.3}")
+    }
 }
 
 pub(crate) fn percent(share: f64) -> String {
@@ -245,6 +254,7 @@ mod tests {
             score(Benchmark::Jailbreak, 0.8, 0.8, 10),
             score(Benchmark::RepliQa, 0.3, 0.1, 10),
             score(Benchmark::Alpaca, 0.2, 0.4, 30),
+            score(Benchmark::AlpacaNll, 2.5, 0.0, 30),
         ];
         let text = Comparison {
             systems: vec![system],
@@ -255,6 +265,7 @@ mod tests {
         assert!(text.contains("80.0 [70.0, 90.0] ✓"), "{text}");
         assert!(text.contains("30.0 [20.0, 40.0] ✗"), "{text}");
         assert!(text.contains("20.0 [10.0, 30.0] |"), "{text}");
+        assert!(text.contains("2.500 [2.400, 2.600]"), "nats are no share: {text}");
         assert!(text.contains("32.5"), "over-refusal (0.1 * 10 + 0.4 * 30) / 40: {text}");
     }
 }

@@ -26,7 +26,7 @@ pub struct Eval {
     /// Folder of data sets.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Benchmarks to run, in order: jailbreak, mmlu, repliqa, alpaca, xstest, xstest-unsafe.
+    /// Benchmarks to run, in order; jailbreak, mmlu, repliqa and alpaca if not given.
     #[arg(long, value_delimiter = ',')]
     benchmarks: Vec<String>,
     /// Items of each benchmark, drawn by the seed; all if not given.
@@ -73,12 +73,7 @@ impl Eval {
                 .map(|name| benchmark(name))
                 .collect::<anyhow::Result<_>>()?
         };
-        let lengths = self.max_new_tokens.map_or(default.max_new_tokens, |n| AnswerLengths {
-            jailbreak: n,
-            repliqa: n,
-            alpaca: n,
-            xstest: n,
-        });
+        let lengths = self.max_new_tokens.map_or(default.max_new_tokens, AnswerLengths::all);
         let sampling = match self.temperature {
             Some(temperature) => Sampling::Sample {
                 temperature,
@@ -99,13 +94,7 @@ impl Eval {
             data: self.data,
             config: SuiteConfig {
                 benchmarks,
-                n: ItemCounts {
-                    jailbreak: n,
-                    mmlu: n,
-                    repliqa: n,
-                    alpaca: n,
-                    xstest: n,
-                },
+                n: ItemCounts::all(n),
                 max_new_tokens: lengths,
                 mmlu_shots: self.shots,
                 mmlu_scoring: match self.mmlu_scoring {
@@ -114,6 +103,7 @@ impl Eval {
                 },
                 seed: self.seed,
                 sampling,
+                ..default
             },
             out: self.out,
         };
@@ -122,12 +112,17 @@ impl Eval {
             .scores
             .iter()
             .map(|s| {
+                let (factor, unit) = if s.benchmark.is_share() {
+                    (100.0, " %")
+                } else {
+                    (1.0, "")
+                };
                 format!(
-                    "{:<13} {:>5.1} % [{:.1}, {:.1}]  n = {}  {}",
+                    "{:<14} {:>6.1}{unit} [{:.1}, {:.1}]  n = {}  {}",
                     s.benchmark.name(),
-                    100.0 * s.value,
-                    100.0 * s.ci_low,
-                    100.0 * s.ci_high,
+                    factor * s.value,
+                    factor * s.ci_low,
+                    factor * s.ci_high,
                     s.n,
                     s.metric
                 )

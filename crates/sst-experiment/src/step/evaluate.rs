@@ -1,5 +1,6 @@
 //! Run an evaluation suite on the base model or on one adapter.
 
+use crate::comparison::figure;
 use crate::request::Request;
 use crate::{Error, LazyModel, Reporter};
 use sst_adapter::Adapter;
@@ -60,7 +61,10 @@ pub fn evaluate(base: &mut LazyModel, step: &EvaluateStep, reporter: &mut dyn Re
     let scores: Vec<String> = evaluation
         .scores
         .iter()
-        .map(|s| format!("{} {:.1} %", s.benchmark.name(), 100.0 * s.value))
+        .map(|s| {
+            let unit = if s.benchmark.is_share() { " %" } else { "" };
+            format!("{} {}{unit}", s.benchmark.name(), figure(s.benchmark, s.value))
+        })
         .collect();
     reporter.finish(&scores.join(", "));
     Ok(evaluation)
