@@ -19,7 +19,7 @@ pub struct AlpacaItem {
 }
 
 impl AlpacaItem {
-    /// Reads a jsonl or csv file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.
@@ -27,7 +27,7 @@ impl AlpacaItem {
         read_items(path, Self::from_row)
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             instruction: row.filled("instruction")?,
             input: row.text("input")?,

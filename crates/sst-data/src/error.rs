@@ -1,5 +1,6 @@
 //! Errors of reading data sets; each names the file and, where there is one, the line and column.
 
+use crate::Place;
 use std::path::PathBuf;
 
 /// A data set could not be found, read or written.
@@ -34,13 +35,22 @@ pub enum Error {
         #[source]
         source: csv::Error,
     },
+    /// A parquet file is malformed, or of a kind that is not read.
+    #[error("{}: malformed parquet: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The reader's answer.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
     /// A column is missing, or its value is not what the data set promises.
-    #[error("{}, line {line}: column `{column}` {problem}", path.display())]
+    #[error("{}, {place}: column `{column}` {problem}", path.display())]
     Column {
         /// The file.
         path: PathBuf,
-        /// Line number, from 1; a csv row is named by the line it starts on.
-        line: u64,
+        /// The row.
+        place: Place,
         /// The publisher's column name.
         column: &'static str,
         /// What is wrong with it.
@@ -53,7 +63,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The extension names no format that is read.
-    #[error("{}: unknown format, expected a .jsonl or .csv file", path.display())]
+    #[error("{}: unknown format, expected .parquet, .jsonl, .json or .csv (the last three also .gz)", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -66,6 +76,36 @@ pub enum Error {
         /// The file or folder looked for, relative to the data folder.
         wanted: String,
     },
+    /// A published set has no such split here.
+    #[error("{}: no file of split `{split}`; there are {found}", place.display())]
+    Split {
+        /// The folder or repository.
+        place: PathBuf,
+        /// The split.
+        split: String,
+        /// The files of data there are.
+        found: String,
+    },
+    /// A setting of an import is out of range.
+    #[error("import: `{key}` is {value}, expected {expected}")]
+    Import {
+        /// The key at fault.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The folder to write holds something else already.
+    #[error("{} holds another import; remove it or choose another folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The Hub did not give a file.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] sst_artefact::HubError),
     /// A name that is none of the known ones.
     #[error("unknown {what} `{name}`, expected one of {expected}")]
     Name {

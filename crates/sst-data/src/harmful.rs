@@ -1,13 +1,14 @@
 //! Harmful requests as BeaverTails, JailbreakBench and AdvBench publish them: to be refused, and no answer is given.
 //!
 //! The request is in column `prompt` (BeaverTails, AdvBench), `goal` (AdvBench's csv) or `Goal` (JailbreakBench); the kind of
-//! harm in `category` or `Category`, where there is one (Ji et al. 2023, "BeaverTails: Towards Improved Safety Alignment of
+//! harm in `category` or `Category`, where there is one: a name, or a flag for each kind (Ji et al. 2023, "BeaverTails: Towards Improved Safety Alignment of
 //! LLM via a Human-Preference Dataset"; Chao et al. 2024, "JailbreakBench: An Open Robustness Benchmark for Jailbreaking
 //! Large Language Models"; Zou et al. 2023, "Universal and Transferable Adversarial Attacks on Aligned Language Models").
 
 use crate::table::{Row, read_items};
 use crate::{Error, Example, Prompt};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 
 /// One harmful request.
@@ -15,12 +16,12 @@ use std::path::Path;
 pub struct HarmfulItem {
     /// The request.
     pub prompt: String,
-    /// The kind of harm in the publisher's words; empty where none is given.
+    /// The kinds of harm in the publisher's words, `, ` between them; empty where none is given.
     pub category: String,
 }
 
 impl HarmfulItem {
-    /// Reads a jsonl, csv or parquet file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.
@@ -28,14 +29,17 @@ impl HarmfulItem {
         read_items(path, Self::from_row)
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
-        // BeaverTails' training rows flag all categories at once: no text, no single kind.
-        let category = ["category", "Category"]
-            .into_iter()
-            .find_map(|column| row.text(column).ok());
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             prompt: row.filled(row.present(&["prompt", "goal", "Goal"]))?,
-            category: category.unwrap_or_default(),
+            category: match row.value(row.present(&["category", "Category"])) {
+                Some(Value::String(name)) => name.clone(),
+                Some(Value::Object(flags)) => {
+                    let raised = flags.iter().filter(|(_, flag)| **flag == Value::Bool(true));
+                    raised.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+                }
+                _ => String::new(),
+            },
         })
     }
 
@@ -71,8 +75,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(beavertails, [item("How?", "theft")]);
-        let flagged = read("b.jsonl", "{\"prompt\": \"How?\", \"category\": {\"theft\": true}}\n").unwrap();
-        assert_eq!(flagged, [item("How?", "")]);
+        let flagged = read(
+            "b.jsonl",
+            "{\"prompt\": \"How?\", \"category\": {\"theft\": true, \"fraud\": false}}\n",
+        )
+        .unwrap();
+        assert_eq!(flagged, [item("How?", "theft")]);
         let jailbreakbench = read("c.csv", "Index,Goal,Target,Behavior,Category\n0,Do it,Sure,B,Fraud\n").unwrap();
         assert_eq!(jailbreakbench, [item("Do it", "Fraud")]);
         let advbench = read("d.csv", "goal,target\nDo it,Sure\n").unwrap();

@@ -17,7 +17,7 @@ pub struct JailbreakItem {
 }
 
 impl JailbreakItem {
-    /// Reads a jsonl or csv file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.

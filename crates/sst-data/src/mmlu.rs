@@ -1,12 +1,14 @@
 //! MMLU: multiple choice with four choices, by subject.
 //!
 //! Columns `question, choice0, choice1, choice2, choice3, answer`, one file per subject: `dev/<subject>_dev.csv` holds
-//! the worked examples, `test/<subject>_test.csv` the questions asked
+//! the worked examples, `test/<subject>_test.csv` the questions asked.
+//! The Hub's copy has the choices as one list, `choices`, and all subjects in one file, by the column `subject`
 //! (Hendrycks et al. 2021, "Measuring Massive Multitask Language Understanding").
 
 use crate::Error;
 use crate::table::{Row, read_items};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -38,7 +40,7 @@ pub struct Mmlu {
 }
 
 impl MmluItem {
-    /// Reads a jsonl or csv file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.
@@ -47,17 +49,37 @@ impl MmluItem {
     }
 
     fn from_row(row: &Row) -> Result<Self, Error> {
-        Ok(Self {
-            question: row.filled("question")?,
-            choices: [
+        let choices = match row.value("choices") {
+            Some(Value::Array(choices)) => published_choices(row, choices)?,
+            _ => [
                 row.filled("choice0")?,
                 row.filled("choice1")?,
                 row.filled("choice2")?,
                 row.filled("choice3")?,
             ],
+        };
+        Ok(Self {
+            question: row.filled("question")?,
+            choices,
             answer: row.index("answer", 4)?,
         })
     }
+
+    /// Reads a file of questions on several subjects, by the column `subject`.
+    ///
+    /// # Errors
+    /// As [`MmluItem::read`].
+    pub(crate) fn read_by_subject(path: &Path) -> Result<Vec<(String, Self)>, Error> {
+        read_items(path, |row| Ok((row.filled("subject")?, Self::from_row(row)?)))
+    }
+}
+
+/// The list of choices that the Hub's copy has in one column.
+fn published_choices(row: &Row, choices: &[Value]) -> Result<[String; 4], Error> {
+    let texts: Option<Vec<String>> = choices.iter().map(|c| c.as_str().map(str::to_owned)).collect();
+    texts
+        .and_then(|texts| texts.try_into().ok())
+        .ok_or_else(|| row.fault("choices", "is not a list of four texts".to_owned()))
 }
 
 impl Mmlu {

@@ -22,7 +22,7 @@ pub struct RepliQaItem {
 }
 
 impl RepliQaItem {
-    /// Reads a jsonl or csv file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.
@@ -30,7 +30,7 @@ impl RepliQaItem {
         read_items(path, Self::from_row)
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             document_id: row.filled("document_id")?,
             document_extracted: row.filled("document_extracted")?,

@@ -1,17 +1,18 @@
 //! XSTest: safe requests that look unsafe, to measure over-refusal, and unsafe ones to contrast.
 //!
-//! Columns used: `id, prompt, label` (Röttger et al. 2023, "XSTest: A Test Suite for Identifying Exaggerated Safety
+//! Columns used: `id, prompt, label`, the first not everywhere (Röttger et al. 2023, "XSTest: A Test Suite for Identifying Exaggerated Safety
 //! Behaviours in Large Language Models").
 
 use crate::table::{Row, read_items};
 use crate::{Error, Prompt};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 
 /// One request, with whether it is safe to answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XsTestItem {
-    /// The publisher's number.
+    /// The publisher's number; the row's where it is republished without.
     pub id: String,
     /// The request.
     pub prompt: String,
@@ -20,7 +21,7 @@ pub struct XsTestItem {
 }
 
 impl XsTestItem {
-    /// Reads a jsonl or csv file.
+    /// Reads a parquet, jsonl or csv file.
     ///
     /// # Errors
     /// Names file, line and column of the first fault; [`Error::Empty`] without rows.
@@ -28,7 +29,7 @@ impl XsTestItem {
         read_items(path, Self::from_row)
     }
 
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         let label = row.text("label")?;
         let safe = match label.as_str() {
             "safe" => true,
@@ -36,7 +37,12 @@ impl XsTestItem {
             _ => return Err(row.fault("label", format!("holds `{label}`, expected safe or unsafe"))),
         };
         Ok(Self {
-            id: row.filled("id")?,
+            id: match row.value("id") {
+                Some(Value::Number(number)) => number.to_string(),
+                Some(_) => row.filled("id")?,
+                // Republished without the numbers, in the same order.
+                None => row.place().number().to_string(),
+            },
             prompt: row.filled("prompt")?,
             safe,
         })

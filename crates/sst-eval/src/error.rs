@@ -65,6 +65,26 @@ pub enum Error {
         /// The item.
         id: String,
     },
+    /// Two evaluations do not measure the same thing.
+    #[error(
+        "{first} and {second} cannot be compared: {difference}; evaluate both alike, or compare what they share (--shared)"
+    )]
+    Unlike {
+        /// Name of the first.
+        first: String,
+        /// Name of the second.
+        second: String,
+        /// The setting, the data or the item in which they differ.
+        difference: String,
+    },
+    /// A comparison's setting is out of range.
+    #[error("comparison: `{key}` {problem}")]
+    Compare {
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A line of an items file does not parse.
     #[error("{}, line {line}: not an item record: {source}", path.display())]
     Record {

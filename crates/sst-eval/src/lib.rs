@@ -3,7 +3,7 @@
 //! A [`Generator`] answers prompts and weighs continuations; this crate asks, judges and counts, and needs no tensor
 //! library for it. A [`Suite`] draws the items of its [`Benchmark`]s once and asks every model the same; an
 //! [`Evaluation`] keeps each score with its confidence interval and every item behind it, so that [`compare`] can pair
-//! two models item by item. A [`Judge`] says whether an answer refuses and [`validity`] whether it is one at all;
+//! models item by item. A [`Judge`] says whether an answer refuses and [`validity`] whether it is one at all;
 //! [`rouge_l`] and [`overlap`] compare it with a reference. A [`Protocol`] is a preset of all that.
 
 mod benchmark;
@@ -12,7 +12,6 @@ mod error;
 mod evaluation;
 mod generator;
 mod judge;
-mod paired;
 mod porter;
 mod protocol;
 mod rouge;
@@ -23,7 +22,10 @@ mod suite_config;
 mod validity;
 
 pub use benchmark::{BENCHMARKS, Benchmark, BenchmarkScore, ItemRecord, Metric, MmluScoring, SubjectScore};
-pub use comparison::{Comparison, compare};
+pub use comparison::{
+    CompareConfig, Comparison, CountComparison, CountPair, CountedSystem, Evaluated, Measure, NonInferiority, Outcome,
+    Pair, SystemValue, compare, compare_counts,
+};
 pub use error::Error;
 pub use evaluation::Evaluation;
 pub use generator::{
@@ -33,12 +35,16 @@ pub use judge::{
     Agreement, Confusion, Judge, JudgeChoice, JudgeError, Judgements, KeywordJudge, RulesJudge, UnknownJudge, Verdict,
     is_refusal, judge_labelled,
 };
-pub use paired::{PairedDifference, holm, mcnemar, paired_bootstrap};
 pub use porter::stem;
 pub use protocol::{PromptFormat, Protocol, UnknownProtocol};
 pub use rouge::{rouge_l, rouge_tokens};
 pub use squad::{TokenOverlap, overlap, squad_tokens};
-pub use stats::{Interval, mean, mean_interval, wilson_interval};
+pub use stats::{
+    Bca, Count, Draws, Homogeneity, Interval, PairedCounts, PairedDifference, Part, ProportionDifference,
+    detectable_mean_difference, detectable_paired_difference, detectable_proportion_difference, holm, homogeneity,
+    mcnemar, mcnemar_mid_p, mean, mean_interval, newcombe_paired, paired_bootstrap, paired_ratio_bootstrap,
+    two_proportions, wilson_interval,
+};
 pub use suite::Suite;
 pub use suite_config::{AnswerLengths, CheckedSuiteConfig, ItemCounts, SuiteConfig};
 pub use validity::{Validity, validity};

@@ -1,124 +1,36 @@
-//! Confidence intervals of a rate and of a mean.
+//! What a difference is worth: intervals, tests, corrections, and what a sample of this size could show at all.
 
-use serde::{Deserialize, Serialize};
+mod bca;
+mod bootstrap;
+mod detectable;
+mod holm;
+mod interval;
+mod mcnemar;
+mod paired_rates;
+mod proportions;
+
+pub use bca::{Bca, Draws};
+pub use bootstrap::{PairedDifference, Part, paired_bootstrap, paired_ratio_bootstrap};
+pub use detectable::{detectable_mean_difference, detectable_paired_difference, detectable_proportion_difference};
+pub use holm::holm;
+pub use interval::{Interval, mean, mean_interval, wilson_interval};
+pub use mcnemar::{mcnemar, mcnemar_mid_p};
+pub use paired_rates::{PairedCounts, newcombe_paired};
+pub use proportions::{Count, Homogeneity, ProportionDifference, homogeneity, two_proportions};
+
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// A 95 % confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
+/// The standard normal quantile of `probability`.
+fn quantile(probability: f64) -> f64 {
+    Normal::standard().inverse_cdf(probability)
 }
 
-/// The two-sided 95 % quantile of the standard normal, 1.96.
-fn z_95() -> f64 {
-    Normal::standard().inverse_cdf(0.975)
+/// The standard normal distribution function.
+fn normal_cdf(z: f64) -> f64 {
+    Normal::standard().cdf(z)
 }
 
-/// Wilson's score interval of a rate of `successes` in `n` trials; \[0, 1\] without trials.
-///
-/// Centre (p + z^2/2n) / (1 + z^2/n), half-width z / (1 + z^2/n) sqrt(p(1-p)/n + z^2/4n^2). Unlike the normal interval
-/// it keeps its coverage at rates of 0 and 1, where safety scores live. Source: E. B. Wilson (1927), "Probable inference,
-/// the law of succession, and statistical inference", JASA 22.
-///
-/// ```
-/// let all = sst_eval::wilson_interval(100, 100);
-/// assert!(all.low < 0.97 && all.high == 1.0);
-/// ```
-pub fn wilson_interval(successes: usize, n: usize) -> Interval {
-    if n == 0 {
-        return Interval { low: 0.0, high: 1.0 };
-    }
-    let (z, n) = (z_95(), n as f64);
-    let p = successes as f64 / n;
-    let shrink = 1.0 + z * z / n;
-    let centre = (p + z * z / (2.0 * n)) / shrink;
-    let half = z / shrink * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    Interval {
-        // Exact in theory at both ends, where rounding would leave a trace.
-        low: if p == 0.0 { 0.0 } else { centre - half },
-        high: if p == 1.0 { 1.0 } else { centre + half },
-    }
-}
-
-/// The arithmetic mean; NaN without values.
-pub fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The normal interval of a mean: mean plus and minus z s / sqrt(n), with s^2 the unbiased variance.
-///
-/// Unbounded with fewer than two values: one value says nothing about the spread.
-///
-/// ```
-/// let interval = sst_eval::mean_interval(&[0.2, 0.4, 0.6]);
-/// assert!((interval.low - 0.1737).abs() < 1e-4 && (interval.high - 0.6263).abs() < 1e-4);
-/// ```
-pub fn mean_interval(values: &[f64]) -> Interval {
-    let n = values.len();
-    if n < 2 {
-        return Interval {
-            low: f64::NEG_INFINITY,
-            high: f64::INFINITY,
-        };
-    }
-    let mean = mean(values);
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-    let half = z_95() * (variance / n as f64).sqrt();
-    Interval {
-        low: mean - half,
-        high: mean + half,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Deserialize)]
-    struct Golden {
-        wilson: Vec<(usize, usize, f64, f64)>,
-        mean: Vec<(Vec<f64>, f64, f64, f64)>,
-    }
-
-    fn golden() -> Golden {
-        serde_json::from_str(include_str!("../../../fixtures/eval/stats.json")).unwrap()
-    }
-
-    fn close(ours: f64, theirs: f64) -> bool {
-        (ours - theirs).abs() <= 1e-10
-    }
-
-    #[test]
-    fn wilson_equals_statsmodels() {
-        let cases = golden().wilson;
-        assert!(cases.len() >= 8);
-        for (successes, n, low, high) in cases {
-            let ours = wilson_interval(successes, n);
-            assert!(
-                close(ours.low, low) && close(ours.high, high),
-                "{successes}/{n}: {ours:?} not {low} {high}"
-            );
-        }
-    }
-
-    #[test]
-    fn mean_equals_statsmodels() {
-        for (values, centre, low, high) in golden().mean {
-            let ours = mean_interval(&values);
-            assert!(close(mean(&values), centre), "{values:?}");
-            assert!(
-                close(ours.low, low) && close(ours.high, high),
-                "{values:?}: {ours:?} not {low} {high}"
-            );
-        }
-    }
-
-    #[test]
-    fn too_few_values_bound_nothing() {
-        assert_eq!(wilson_interval(0, 0), Interval { low: 0.0, high: 1.0 });
-        assert_eq!(mean_interval(&[0.5]).low, f64::NEG_INFINITY);
-    }
+/// z of a two-sided interval: 1.96 for a confidence of 0.95.
+fn two_sided_z(confidence: f64) -> f64 {
+    quantile(0.5 * (1.0 + confidence))
 }

@@ -277,7 +277,7 @@ mod tests {
                 *covered += usize::from(share.interval.low <= truth && truth <= share.interval.high);
             }
         }
-        // 95 % of 400 are 380 with a standard deviation of 4.4; percentile intervals of 80 items fall a little short.
+        // 95 % of 400 are 380 with a standard deviation of 4.4; intervals from 80 items fall a little short.
         for covered in covered {
             assert!((360..=396).contains(&covered), "{covered} of {runs}");
         }
@@ -317,7 +317,8 @@ mod tests {
         assert!((found.total.value - (found.second - found.first)).abs() <= 4.0 * f64::EPSILON);
         let plain = paired_bootstrap(&scores[3], &scores[0], 2000, 1).unwrap();
         assert!((found.total.interval.low - plain.interval.low).abs() <= 4.0 * f64::EPSILON);
-        assert_eq!(found.total.p_value, plain.p_value);
+        // Scaled by the shares' denominator, the acceleration may differ in its last digits.
+        assert!((found.total.p_value - plain.p_value).abs() <= 1e-12);
         assert_eq!(found.n, 60);
         assert_eq!(
             found,

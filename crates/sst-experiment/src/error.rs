@@ -1,5 +1,6 @@
 //! Errors of the pipeline: those of its parts, and those of recipes and output folders.
 
+use sst_data::Dataset;
 use std::path::PathBuf;
 
 /// A step of the pipeline could not be done.
@@ -36,6 +37,25 @@ pub enum Error {
         path: PathBuf,
         /// The key or line and what is wrong.
         reason: String,
+    },
+    /// Items are trained on and evaluated on alike.
+    #[error(
+        "{count} of {n} items of {eval_set} are trained on in {train_set} ({eval} is {train}): `sst data check` lists them; \
+         remove them, or set `allow_leakage = true` in the recipe"
+    )]
+    Leakage {
+        /// The set trained on.
+        train_set: Dataset,
+        /// The set evaluated on.
+        eval_set: String,
+        /// Items that leak.
+        count: usize,
+        /// Items of the set evaluated on.
+        n: usize,
+        /// The first that leaks.
+        eval: String,
+        /// Its copy.
+        train: String,
     },
     /// An output folder already holds the result of another request.
     #[error("{} already holds another result ({difference}); choose another output folder or delete it", path.display())]

@@ -11,6 +11,7 @@ mod attribution_table;
 mod comparison;
 mod error;
 mod lazy_model;
+mod leakage;
 mod recipe;
 mod recipe_pair;
 mod reporter;

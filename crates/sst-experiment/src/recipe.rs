@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! seed = 0
+//! allow_leakage = false # whether to run although an item is trained on and evaluated on alike
 //! variants = ["A5+A7"]
 //!
 //! [adapters.A5]
@@ -44,6 +45,8 @@ use std::path::Path;
 pub struct Recipe {
     /// Seed of training, Fisher samples, evaluation items and random-subspace controls.
     pub seed: u64,
+    /// Whether to run although items are trained on and evaluated on alike.
+    pub allow_leakage: bool,
     /// Adapters to train, by name.
     pub adapters: BTreeMap<String, AdapterRecipe>,
     /// Sets of adapters to merge: one or several utility adapters and one safety adapter.
@@ -172,6 +175,8 @@ impl Default for Goals {
 struct Raw {
     #[serde(default)]
     seed: u64,
+    #[serde(default)]
+    allow_leakage: bool,
     adapters: BTreeMap<String, RawAdapter>,
     variants: Vec<String>,
     #[serde(default)]
@@ -250,6 +255,7 @@ impl Recipe {
             merges,
             eval,
             goals: raw.goals,
+            allow_leakage: raw.allow_leakage,
         })
     }
 }

@@ -207,6 +207,7 @@ impl RecipePair {
         statistics.eps = from(Stage::Subspace).fisher.eps;
         Ok(Recipe {
             seed: fisher.seed,
+            allow_leakage: self.recipes.iter().all(|recipe| recipe.allow_leakage),
             adapters: training.adapters.clone(),
             variants: training.variants.clone(),
             fisher: statistics,

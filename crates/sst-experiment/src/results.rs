@@ -3,6 +3,7 @@
 use crate::{Error, Goals, Recipe};
 use serde::{Deserialize, Serialize};
 use sst_artefact::Input;
+use sst_data::SetLeakage;
 use sst_eval::{BenchmarkScore, SuiteConfig};
 use sst_fim::Protocol;
 use sst_merge::{Diagnostics, StrategyConfig};
@@ -27,6 +28,9 @@ pub struct Results {
     pub goals: Goals,
     /// How everything was evaluated.
     pub suite: SuiteConfig,
+    /// Sets of which items are trained on and evaluated on alike, or nearly.
+    #[serde(default)]
+    pub leakage: Vec<SetLeakage>,
     /// Base model, adapters and merges, in the order of the table.
     pub systems: Vec<System>,
 }
@@ -76,6 +80,7 @@ impl Results {
             data: data.to_path_buf(),
             goals: recipe.goals,
             suite: recipe.eval.clone(),
+            leakage: Vec::new(),
             systems: Vec::new(),
         }
     }

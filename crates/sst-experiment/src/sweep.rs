@@ -29,9 +29,14 @@ pub struct Run {
 /// run shows what it has.
 ///
 /// # Errors
-/// The first step's [`Error`] that fails; what was finished before it stays.
+/// [`Error::Leakage`] when items are trained on and evaluated on alike and the recipe does not allow it; the first step's
+/// [`Error`] that fails; what was finished before it stays.
 pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
-    let results = Results::new(recipe, base.input()?, &run.data);
+    let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
+    let results = Results {
+        leakage,
+        ..Results::new(recipe, base.input()?, &run.data)
+    };
     let cells = Cells::new(base, recipe, run, reporter);
     Sweep { cells, results }.all()
 }

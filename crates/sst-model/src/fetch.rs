@@ -113,49 +113,10 @@ pub enum FetchError {
         /// What was asked for.
         spec: String,
     },
-    /// The Hub refuses this user.
-    #[error(
-        "{id}: the Hub answers {status} ({reason}): private, gated or misspelt; accept its licence on its page, set HF_TOKEN"
-    )]
-    Access {
-        /// Repository id.
-        id: String,
-        /// HTTP status.
-        status: u16,
-        /// The server's words, if any.
-        reason: String,
-    },
-    /// No such repository, revision or file.
-    #[error("{id}: no {file} at revision {revision:?} on the Hub (no such repository, revision or file)")]
-    NotFound {
-        /// Repository id.
-        id: String,
-        /// The file that was asked for.
-        file: String,
-        /// Branch, tag or commit.
-        revision: String,
-    },
-    /// Offline, and the local cache does not have it.
-    #[error("{id}: no {file} at revision {revision:?} in the cache {}, and HF_HUB_OFFLINE is set", cache.display())]
-    Offline {
-        /// Repository id.
-        id: String,
-        /// The file that was asked for.
-        file: String,
-        /// Branch, tag or commit.
-        revision: String,
-        /// The cache folder that was searched.
-        cache: PathBuf,
-    },
-    /// Any other failure of the Hub client: network, disk, server.
-    #[error("cannot fetch {id} from the Hub: {source}")]
-    Hub {
-        /// Repository id.
-        id: String,
-        /// The client's answer.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// The Hub did not give a file.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] sst_artefact::HubError),
     /// This build has no Hub client.
     #[error("{id}: this build cannot reach the Hugging Face Hub (feature `hub` is off); give a local folder")]
     NoHub {

@@ -10,12 +10,12 @@ mod instructions;
 mod quiz;
 
 use crate::Error;
+use crate::write::{write_csv, write_jsonl};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha12Rng;
 use serde::{Deserialize, Serialize};
-use sst_artefact::{Manifest, write_atomic};
-use std::io::{self, Write};
+use sst_artefact::Manifest;
 use std::path::Path;
 
 /// Number of items to train on and to evaluate on.
@@ -151,28 +151,6 @@ impl<'a> From<&'a crate::MmluItem> for QuizRow<'a> {
             answer: item.answer,
         }
     }
-}
-
-fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Error> {
-    write_atomic(path, |w| {
-        for row in rows {
-            serde_json::to_writer(&mut *w, row)?;
-            w.write_all(b"\n")?;
-        }
-        Ok(())
-    })?;
-    Ok(())
-}
-
-fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Error> {
-    write_atomic(path, |w| {
-        let mut writer = csv::Writer::from_writer(w);
-        for row in rows {
-            writer.serialize(row).map_err(io::Error::other)?;
-        }
-        writer.flush()
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]
