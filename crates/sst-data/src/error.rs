@@ -74,7 +74,7 @@ pub enum Error {
         /// The name given.
         name: String,
         /// The names known.
-        expected: &'static str,
+        expected: String,
     },
     /// More items were asked for than can be made up.
     #[error("cannot synthesise {wanted} items for {what}: at most {limit} distinct ones exist")]

@@ -1,6 +1,6 @@
 //! A folder of data sets, laid out `<dataset>/<split>.<format>`.
 
-use crate::{AlpacaItem, Error, Example, JailbreakItem, Mmlu, RepliQaItem, XsTestItem};
+use crate::{AlpacaItem, Error, Example, HarmfulItem, JailbreakItem, Mmlu, RepliQaItem, XsTestItem};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,25 @@ pub enum Dataset {
     RepliQa,
     /// Instructions.
     Alpaca,
-    /// Requests to refuse.
+    /// Requests to refuse, with the refusal.
     Jailbreak,
+    /// Harmful requests of fourteen kinds, without an answer.
+    BeaverTails,
+    /// Harmful requests of ten kinds, without an answer.
+    JailbreakBench,
+    /// Harmful requests, without an answer.
+    AdvBench,
 }
+
+/// Every data set of prompts.
+pub const DATASETS: [Dataset; 6] = [
+    Dataset::RepliQa,
+    Dataset::Alpaca,
+    Dataset::Jailbreak,
+    Dataset::BeaverTails,
+    Dataset::JailbreakBench,
+    Dataset::AdvBench,
+];
 
 /// The part of a data set to train on, or the part to evaluate on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,6 +45,18 @@ pub enum Split {
 }
 
 impl Dataset {
+    /// Its name in commands, configuration files and folders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dataset::RepliQa => "repliqa",
+            Dataset::Alpaca => "alpaca",
+            Dataset::Jailbreak => "jailbreak",
+            Dataset::BeaverTails => "beavertails",
+            Dataset::JailbreakBench => "jailbreakbench",
+            Dataset::AdvBench => "advbench",
+        }
+    }
+
     /// The items of one file as examples, in file order, with ids `<dataset>/<file name>/<row>`.
     ///
     /// # Errors
@@ -40,17 +68,16 @@ impl Dataset {
             Dataset::RepliQa => numbered(&RepliQaItem::read(path)?, |i, item| item.example(id(i))),
             Dataset::Alpaca => numbered(&AlpacaItem::read(path)?, |i, item| item.example(id(i))),
             Dataset::Jailbreak => numbered(&JailbreakItem::read(path)?, |i, item| item.example(id(i))),
+            Dataset::BeaverTails | Dataset::JailbreakBench | Dataset::AdvBench => {
+                numbered(&HarmfulItem::read(path)?, |i, item| item.example(id(i)))
+            }
         })
     }
 }
 
 impl fmt::Display for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dataset::RepliQa => "repliqa",
-            Dataset::Alpaca => "alpaca",
-            Dataset::Jailbreak => "jailbreak",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -58,16 +85,12 @@ impl FromStr for Dataset {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "repliqa" => Ok(Dataset::RepliQa),
-            "alpaca" => Ok(Dataset::Alpaca),
-            "jailbreak" => Ok(Dataset::Jailbreak),
-            _ => Err(Error::Name {
-                what: "data set",
-                name: name.to_owned(),
-                expected: "repliqa, alpaca, jailbreak",
-            }),
-        }
+        let known = DATASETS.into_iter().find(|dataset| dataset.name() == name);
+        known.ok_or_else(|| Error::Name {
+            what: "data set",
+            name: name.to_owned(),
+            expected: DATASETS.map(Dataset::name).join(", "),
+        })
     }
 }
 
@@ -90,14 +113,15 @@ impl FromStr for Split {
             _ => Err(Error::Name {
                 what: "split",
                 name: name.to_owned(),
-                expected: "train, eval",
+                expected: "train, eval".to_owned(),
             }),
         }
     }
 }
 
-/// A folder that holds any of `repliqa/`, `alpaca/`, `jailbreak/` (each `train` and `eval`, `.jsonl` or `.csv`),
-/// `mmlu/` (`dev/`, `test/`) and `xstest/` (`xstest_prompts.csv`).
+/// A folder that holds any of `repliqa/`, `alpaca/`, `jailbreak/`, `beavertails/`, `jailbreakbench/`, `advbench/` (each
+/// `train` and `eval`, or one of them: `.jsonl`, `.csv` or `.parquet`), `mmlu/` (`dev/`, `test/`) and `xstest/`
+/// (`xstest_prompts.csv`).
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -124,11 +148,15 @@ impl DataFolder {
             path: root.clone(),
             source,
         })?;
-        let sets = ["repliqa", "alpaca", "jailbreak", "mmlu", "xstest"];
+        let sets: Vec<&str> = DATASETS
+            .iter()
+            .map(|set| set.name())
+            .chain(["mmlu", "xstest"])
+            .collect();
         if !sets.iter().any(|set| root.join(set).is_dir()) {
             return Err(Error::Missing {
                 folder: root,
-                wanted: "data set: none of repliqa/, alpaca/, jailbreak/, mmlu/, xstest/".to_owned(),
+                wanted: format!("data set: none of {}", sets.join("/, ") + "/"),
             });
         }
         Ok(Self { root })
@@ -139,10 +167,10 @@ impl DataFolder {
         &self.root
     }
 
-    /// The file of a split: `.jsonl` if it exists, else `.csv`.
+    /// The file of a split: `.jsonl` if it exists, else `.csv`, else `.parquet`.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is neither.
+    /// [`Error::Missing`] when there is none.
     pub fn path(&self, dataset: Dataset, split: Split) -> Result<PathBuf, Error> {
         self.find(&format!("{dataset}/{split}"))
     }
@@ -195,13 +223,13 @@ impl DataFolder {
     }
 
     fn find(&self, stem: &str) -> Result<PathBuf, Error> {
-        [".jsonl", ".csv"]
+        [".jsonl", ".csv", ".parquet"]
             .iter()
             .map(|extension| self.root.join(format!("{stem}{extension}")))
             .find(|path| path.is_file())
             .ok_or_else(|| Error::Missing {
                 folder: self.root.clone(),
-                wanted: format!("{stem}.jsonl or {stem}.csv"),
+                wanted: format!("{stem}.jsonl, .csv or .parquet"),
             })
     }
 }
@@ -217,10 +245,10 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for dataset in [Dataset::RepliQa, Dataset::Alpaca, Dataset::Jailbreak] {
-            let name = dataset.to_string();
+        for dataset in DATASETS {
+            let name = dataset.name();
             assert_eq!(name.parse::<Dataset>().unwrap(), dataset);
-            assert_eq!(serde_json::to_value(dataset).unwrap(), name.as_str());
+            assert_eq!(serde_json::to_value(dataset).unwrap(), name);
         }
         for split in [Split::Train, Split::Eval] {
             assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
@@ -244,7 +272,7 @@ mod tests {
         assert_eq!(examples[0].prompt, Prompt::user("Do it"));
         let message = data.examples(Dataset::Alpaca, Split::Train).unwrap_err().to_string();
         assert!(
-            message.contains("has no alpaca/train.jsonl or alpaca/train.csv"),
+            message.contains("has no alpaca/train.jsonl, .csv or .parquet"),
             "{message}"
         );
         assert!(data.mmlu().unwrap_err().to_string().contains("has no mmlu/"));

@@ -8,7 +8,9 @@
 mod alpaca;
 mod error;
 mod folder;
+mod harmful;
 mod jailbreak;
+mod labelled;
 mod mmlu;
 mod prompt;
 mod repliqa;
@@ -19,8 +21,10 @@ mod xstest;
 
 pub use alpaca::AlpacaItem;
 pub use error::Error;
-pub use folder::{DataFolder, Dataset, Split};
+pub use folder::{DATASETS, DataFolder, Dataset, Split};
+pub use harmful::HarmfulItem;
 pub use jailbreak::JailbreakItem;
+pub use labelled::{LabelledAnswer, RefusalLabel};
 pub use mmlu::{Mmlu, MmluItem, Subject};
 pub use prompt::{Example, Message, Prompt, Role};
 pub use repliqa::RepliQaItem;

@@ -33,6 +33,12 @@ impl Row {
         Ok(text)
     }
 
+    /// The first of `columns` that the row has, else the first.
+    pub(crate) fn present(&self, columns: &[&'static str]) -> &'static str {
+        let found = columns.iter().find(|column| self.fields.contains_key(**column));
+        found.unwrap_or(&columns[0])
+    }
+
     /// The integer in `column`, which must lie below `bound`.
     pub(crate) fn index(&self, column: &'static str, bound: usize) -> Result<usize, Error> {
         let value = match self.fields.get(column) {

@@ -111,6 +111,7 @@ mod tests {
             valid: None,
             finish: None,
             log_likelihoods: Vec::new(),
+            metrics: BTreeMap::new(),
         };
         let score = BenchmarkScore {
             benchmark,
@@ -123,9 +124,11 @@ mod tests {
             valid_rate: None,
             macro_average: None,
             per_subject: BTreeMap::new(),
+            metrics: BTreeMap::new(),
         };
         Evaluation {
             adapter: None,
+            judge: "rules".to_owned(),
             config: SuiteConfig::default(),
             scores: vec![score],
             records: items.iter().map(record).collect(),

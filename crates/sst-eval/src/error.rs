@@ -1,6 +1,6 @@
 //! Errors of evaluation.
 
-use crate::{Benchmark, GeneratorError};
+use crate::{Benchmark, GeneratorError, JudgeError};
 use std::path::PathBuf;
 
 /// An evaluation could not be configured, run, written or read.
@@ -36,8 +36,19 @@ pub enum Error {
         #[source]
         source: GeneratorError,
     },
-    /// The model broke its contract: one finite answer per request, in order.
-    #[error("{benchmark}: the generator returned {got}, expected {expected}")]
+    /// The judge failed.
+    #[error("{benchmark}: judge {judge}: {source}")]
+    Judge {
+        /// During which benchmark.
+        benchmark: Benchmark,
+        /// The judge's name.
+        judge: String,
+        /// The judge's own error.
+        #[source]
+        source: JudgeError,
+    },
+    /// The model or the judge broke its contract: one finite answer per request, in order.
+    #[error("{benchmark}: got {got}, expected {expected}")]
     Answers {
         /// During which benchmark.
         benchmark: Benchmark,

@@ -15,6 +15,8 @@ const SCORES_FILE: &str = "scores.json";
 pub struct Evaluation {
     /// Which adapter was evaluated; `None` is the base model.
     pub adapter: Option<String>,
+    /// The judge of its answers, as [`Judge::name`](crate::Judge::name) gives it.
+    pub judge: String,
     /// The suite's configuration, defaults filled in.
     pub config: SuiteConfig,
     /// One score per benchmark, in the order they ran.
@@ -27,6 +29,7 @@ pub struct Evaluation {
 #[derive(Serialize, Deserialize)]
 struct Scores {
     adapter: Option<String>,
+    judge: String,
     config: SuiteConfig,
     scores: Vec<BenchmarkScore>,
 }
@@ -51,13 +54,15 @@ impl Evaluation {
         })?;
         let scores = Scores {
             adapter: self.adapter.clone(),
+            judge: self.judge.clone(),
             config: self.config.clone(),
             scores: self.scores.clone(),
         };
         write_json(&folder.join(SCORES_FILE), &scores)?;
         let mut manifest = Manifest::new("evaluation", &self.config);
         manifest.inputs = inputs;
-        manifest.facts = serde_json::json!({ "adapter": self.adapter, "items": self.records.len() });
+        manifest.facts =
+            serde_json::json!({ "adapter": self.adapter, "judge": self.judge, "items": self.records.len() });
         manifest.write(folder)?;
         Ok(())
     }
@@ -69,6 +74,7 @@ impl Evaluation {
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let Scores {
             adapter,
+            judge,
             config,
             scores,
         } = read_json(&folder.join(SCORES_FILE), "evaluation's scores")?;
@@ -84,6 +90,7 @@ impl Evaluation {
         let records = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
         Ok(Self {
             adapter,
+            judge,
             config,
             scores,
             records,

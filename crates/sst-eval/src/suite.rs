@@ -1,8 +1,8 @@
 //! A loaded suite: the items drawn for each benchmark, and the evaluation that comes of asking them.
 
-use crate::benchmark::answers::Ask;
-use crate::benchmark::{mmlu, reference, refusal};
-use crate::{Benchmark, CheckedSuiteConfig, Error, Evaluation, Generator, SuiteConfig};
+use crate::benchmark::answers::Asking;
+use crate::benchmark::{self, Items, mmlu};
+use crate::{Benchmark, BenchmarkScore, CheckedSuiteConfig, Error, Evaluation, Generator, Judge, SuiteConfig};
 use sst_artefact::Input;
 use sst_data::{DataFolder, Dataset, Example, Split, sample};
 use std::collections::BTreeMap;
@@ -48,31 +48,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub struct Suite {
     config: CheckedSuiteConfig,
-    parts: Vec<Part>,
+    parts: Vec<(Benchmark, Items)>,
     files: BTreeMap<String, PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-enum Part {
-    Refusal(Benchmark, Vec<Example>, usize),
-    Reference(Benchmark, Vec<Example>, usize),
-    Mmlu(Vec<mmlu::Question>),
-}
-
-impl Part {
-    fn benchmark(&self) -> Benchmark {
-        match self {
-            Part::Refusal(benchmark, ..) | Part::Reference(benchmark, ..) => *benchmark,
-            Part::Mmlu(_) => Benchmark::Mmlu,
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Part::Refusal(_, items, _) | Part::Reference(_, items, _) => items.len(),
-            Part::Mmlu(questions) => questions.len(),
-        }
-    }
 }
 
 impl Suite {
@@ -87,77 +64,88 @@ impl Suite {
             files: BTreeMap::new(),
         };
         for &benchmark in &config.benchmarks {
-            let part = suite.part(data, benchmark)?;
-            if part.len() == 0 {
+            let items = suite.items(data, benchmark)?;
+            if items.len() == 0 {
                 return Err(Error::Config {
                     key: "benchmarks".to_owned(),
                     problem: format!("names {benchmark}, of which {} holds no item", data.root().display()),
                 });
             }
-            suite.parts.push(part);
+            suite.parts.push((benchmark, items));
         }
         Ok(suite)
     }
 
-    fn part(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Part, Error> {
-        let config = self.config.get().clone();
-        let lengths = config.max_new_tokens;
-        let examples = |dataset| -> Result<(Vec<Example>, PathBuf), Error> {
-            let items = data.examples(dataset, Split::Eval)?;
-            Ok((draw(&items, &config, benchmark), data.path(dataset, Split::Eval)?))
+    fn items(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        let dataset = match benchmark {
+            Benchmark::Jailbreak | Benchmark::JailbreakNll => Dataset::Jailbreak,
+            Benchmark::RepliQa | Benchmark::RepliQaNll => Dataset::RepliQa,
+            Benchmark::Alpaca | Benchmark::AlpacaNll => Dataset::Alpaca,
+            Benchmark::BeaverTails => Dataset::BeaverTails,
+            Benchmark::JailbreakBench => Dataset::JailbreakBench,
+            Benchmark::AdvBench => Dataset::AdvBench,
+            Benchmark::XsTest | Benchmark::XsTestUnsafe | Benchmark::XsTestNll => return self.xstest(data, benchmark),
+            Benchmark::Mmlu | Benchmark::MmluGenerated => return self.mmlu(data, benchmark),
         };
-        let (part, files) = match benchmark {
-            Benchmark::Jailbreak => {
-                let (items, path) = examples(Dataset::Jailbreak)?;
-                (
-                    Part::Refusal(benchmark, items, lengths.jailbreak),
-                    vec![("jailbreak", path)],
-                )
-            }
-            Benchmark::RepliQa => {
-                let (items, path) = examples(Dataset::RepliQa)?;
-                (
-                    Part::Reference(benchmark, items, lengths.repliqa),
-                    vec![("repliqa", path)],
-                )
-            }
-            Benchmark::Alpaca => {
-                let (items, path) = examples(Dataset::Alpaca)?;
-                (
-                    Part::Reference(benchmark, items, lengths.alpaca),
-                    vec![("alpaca", path)],
-                )
-            }
-            Benchmark::XsTest | Benchmark::XsTestUnsafe => {
-                let asked: Vec<Example> = data
-                    .xstest()?
-                    .iter()
-                    .filter(|item| item.safe == (benchmark == Benchmark::XsTest))
-                    .map(|item| Example {
-                        id: format!("xstest/{}", item.id),
-                        prompt: item.prompt(),
-                        response: String::new(),
-                    })
-                    .collect();
-                let items = draw(&asked, &config, benchmark);
-                (
-                    Part::Refusal(benchmark, items, lengths.xstest),
-                    vec![("xstest", data.xstest_path()?)],
-                )
-            }
-            Benchmark::Mmlu => {
-                let questions = mmlu::questions(&data.mmlu()?, config.mmlu_shots, config.mmlu_scoring)?;
-                let root = data.mmlu_path()?;
-                let mut files = vec![("mmlu_test", root.join("test"))];
-                if config.mmlu_shots > 0 {
-                    files.push(("mmlu_dev", root.join("dev")));
-                }
-                (Part::Mmlu(draw(&questions, &config, benchmark)), files)
-            }
+        self.read(dataset.name(), data.path(dataset, Split::Eval)?);
+        let examples = data.examples(dataset, Split::Eval)?;
+        Ok(Items::Examples(self.draw(&examples, benchmark)))
+    }
+
+    /// XSTest's requests, safe or unsafe; a response only where it is weighed.
+    fn xstest(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        self.read("xstest", data.xstest_path()?);
+        let response = match benchmark {
+            Benchmark::XsTestNll => self.refusal(data)?,
+            _ => String::new(),
         };
-        let named = files.into_iter().map(|(role, path)| (role.to_owned(), path));
-        self.files.extend(named);
-        Ok(part)
+        let asked: Vec<Example> = data
+            .xstest()?
+            .iter()
+            .filter(|item| item.safe == (benchmark != Benchmark::XsTestUnsafe))
+            .map(|item| Example {
+                id: format!("xstest/{}", item.id),
+                prompt: item.prompt(),
+                response: response.clone(),
+            })
+            .collect();
+        Ok(Items::Examples(self.draw(&asked, benchmark)))
+    }
+
+    fn mmlu(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
+        let root = data.mmlu_path()?;
+        let (shots, scoring) = (self.config().mmlu_shots, self.config().mmlu_scoring);
+        if shots > 0 {
+            self.read("mmlu_dev", root.join("dev"));
+        }
+        self.read("mmlu_test", root.join("test"));
+        let questions = mmlu::questions(&data.mmlu()?, shots, scoring)?;
+        Ok(Items::Questions(self.draw(&questions, benchmark)))
+    }
+
+    /// The refusal to weigh: the one configured, else the commonest of the jailbreak set, the first of equals.
+    fn refusal(&mut self, data: &DataFolder) -> Result<String, Error> {
+        if let Some(refusal) = &self.config().refusal {
+            return Ok(refusal.clone());
+        }
+        self.read("jailbreak", data.path(Dataset::Jailbreak, Split::Eval)?);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for example in data.examples(Dataset::Jailbreak, Split::Eval)? {
+            *counts.entry(example.response).or_default() += 1;
+        }
+        let commonest = counts.into_iter().rev().max_by_key(|(_, count)| *count);
+        Ok(commonest.map_or(String::new(), |(response, _)| response))
+    }
+
+    fn read(&mut self, role: &str, path: PathBuf) {
+        self.files.insert(role.to_owned(), path);
+    }
+
+    fn draw<T: Clone>(&self, items: &[T], benchmark: Benchmark) -> Vec<T> {
+        match self.config().n.of(benchmark) {
+            Some(n) => sample(items, n, self.config().seed),
+            None => items.to_vec(),
+        }
     }
 
     /// The configuration it was loaded with.
@@ -167,7 +155,10 @@ impl Suite {
 
     /// The benchmarks with their number of items, in the order they run.
     pub fn sizes(&self) -> Vec<(Benchmark, usize)> {
-        self.parts.iter().map(|part| (part.benchmark(), part.len())).collect()
+        self.parts
+            .iter()
+            .map(|(benchmark, items)| (*benchmark, items.len()))
+            .collect()
     }
 
     /// The data files read, hashed, for a manifest: roles `jailbreak`, `repliqa`, `mmlu_test`, ...
@@ -185,44 +176,83 @@ impl Suite {
     /// Runs every benchmark on one model; `progress` gets the benchmark's name, the items done and their number.
     ///
     /// # Errors
-    /// [`Error::Generator`] when the model fails, [`Error::Answers`] when it breaks its contract.
+    /// As [`Suite::run_many`].
     pub fn run(
         &self,
         generator: &mut dyn Generator,
         adapter: Option<&str>,
         progress: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<Evaluation, Error> {
-        let (mut scores, mut records) = (Vec::new(), Vec::new());
-        for part in &self.parts {
-            let (name, total) = (part.benchmark().name(), part.len());
-            let mut finished = |done: usize| progress(name, done, total);
-            let how = Ask {
-                generator: &mut *generator,
-                adapter,
-                sampling: &self.config().sampling,
-                progress: &mut finished,
-            };
-            let (score, items) = match part {
-                Part::Refusal(benchmark, items, length) => refusal::run(*benchmark, items, *length, how)?,
-                Part::Reference(benchmark, items, length) => reference::run(*benchmark, items, *length, how)?,
-                Part::Mmlu(questions) => mmlu::run(questions, how)?,
-            };
-            scores.push(score);
-            records.extend(items);
-        }
-        Ok(Evaluation {
-            adapter: adapter.map(str::to_owned),
-            config: self.config().clone(),
-            scores,
-            records,
-        })
+        // One adapter, one evaluation.
+        Ok(self.run_many(generator, &[adapter], progress)?.remove(0))
     }
-}
 
-fn draw<T: Clone>(items: &[T], config: &SuiteConfig, benchmark: Benchmark) -> Vec<T> {
-    match config.n.of(benchmark) {
-        Some(n) => sample(items, n, config.seed),
-        None => items.to_vec(),
+    /// Runs every benchmark on several adapters at once, `None` being the base model: the requests of all of them go into
+    /// one call of the generator per benchmark. One evaluation per adapter, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Generator`] when the model fails, [`Error::Answers`] when it breaks its contract, [`Error::Config`] when
+    /// the configuration names a judge that has to be handed to [`Suite::run_judged`].
+    pub fn run_many(
+        &self,
+        generator: &mut dyn Generator,
+        adapters: &[Option<&str>],
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Vec<Evaluation>, Error> {
+        let choice = &self.config().judge;
+        let mut judge = choice.built_in().ok_or_else(|| Error::Config {
+            key: "judge".to_owned(),
+            problem: format!("is {choice}, which cannot be had here; use rules or keyword"),
+        })?;
+        self.run_judged(generator, &mut *judge, adapters, progress)
+    }
+
+    /// [`Suite::run_many`] with a judge from outside.
+    ///
+    /// # Errors
+    /// As [`Suite::run_many`], and [`Error::Judge`] when the judge fails.
+    pub fn run_judged(
+        &self,
+        generator: &mut dyn Generator,
+        judge: &mut dyn Judge,
+        adapters: &[Option<&str>],
+        progress: &mut dyn FnMut(&str, usize, usize),
+    ) -> Result<Vec<Evaluation>, Error> {
+        let config = self.config();
+        let mut evaluations: Vec<Evaluation> = adapters
+            .iter()
+            .map(|adapter| Evaluation {
+                adapter: adapter.map(str::to_owned),
+                judge: judge.name(),
+                config: config.clone(),
+                scores: Vec::new(),
+                records: Vec::new(),
+            })
+            .collect();
+        for (benchmark, items) in &self.parts {
+            let total = items.len() * adapters.len();
+            let asking = Asking {
+                generator: &mut *generator,
+                judge: &mut *judge,
+                adapters,
+                format: config.prompt_format,
+                max_new_tokens: config.max_new_tokens.of(*benchmark),
+                sampling: &config.sampling,
+                progress: &mut |done| progress(benchmark.name(), done, total),
+            };
+            let lists = benchmark::run(*benchmark, items, asking)?;
+            for (evaluation, records) in evaluations.iter_mut().zip(lists) {
+                let score = BenchmarkScore::of(*benchmark, &records);
+                evaluation.scores.push(match items {
+                    Items::Examples(_) => score,
+                    Items::Questions(questions) => {
+                        score.by_subject(questions.iter().map(|q| q.subject.as_str()), &records)
+                    }
+                });
+                evaluation.records.extend(records);
+            }
+        }
+        Ok(evaluations)
     }
 }
 
@@ -230,7 +260,8 @@ fn draw<T: Clone>(items: &[T], config: &SuiteConfig, benchmark: Benchmark) -> Ve
 mod tests {
     use super::*;
     use crate::{
-        ContinuationScore, Finish, GenerateRequest, Generated, GeneratorError, ItemCounts, Sampling, ScoreRequest,
+        ContinuationScore, Finish, GenerateRequest, Generated, GeneratorError, ItemCounts, JudgeError, Sampling,
+        ScoreRequest, Verdict,
     };
     use sst_data::{Prompt, Sizes, SplitSizes, synthesise};
     use std::collections::BTreeSet;
@@ -416,6 +447,210 @@ mod tests {
         );
         std::fs::write(dir.path().join("mmlu/test/animals_test.csv"), "changed").unwrap();
         assert_ne!(suite.inputs().unwrap()["mmlu_test"], inputs["mmlu_test"]);
+    }
+
+    #[test]
+    fn many_adapters_go_into_one_call_and_each_gets_its_own_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SuiteConfig {
+            benchmarks: vec![Benchmark::Mmlu, Benchmark::Jailbreak, Benchmark::RepliQaNll],
+            ..every_benchmark()
+        };
+        let suite = Suite::load(&data(&dir), &config).unwrap();
+        let adapters = [None, Some("a"), Some("b")];
+        let mut model = ByAdapter::default();
+        let mut last = (0, 0);
+        let mut progress = |_: &str, done, total| last = (done, total);
+        let together = suite.run_many(&mut model, &adapters, &mut progress).unwrap();
+        assert_eq!(model.calls, [3 * 30, 3 * 10, 3 * 40], "one call per benchmark");
+        assert_eq!(last, (120, 120));
+        for (evaluation, adapter) in together.iter().zip(adapters) {
+            let alone = suite
+                .run(&mut ByAdapter::default(), adapter, &mut |_, _, _| {})
+                .unwrap();
+            assert!(*evaluation == alone, "{adapter:?}");
+        }
+        let refused = |i: usize| together[i].score(Benchmark::Jailbreak).unwrap().value;
+        assert_eq!([refused(0), refused(1), refused(2)], [0.0, 1.0, 0.0]);
+        assert!(suite.run_many(&mut model, &[], &mut |_, _, _| {}).unwrap().is_empty());
+    }
+
+    /// Adapter `a` refuses; the likelihoods depend on the adapter.
+    #[derive(Default)]
+    struct ByAdapter {
+        calls: Vec<usize>,
+    }
+
+    impl Generator for ByAdapter {
+        fn generate(
+            &mut self,
+            requests: &[GenerateRequest],
+            _: &Sampling,
+            progress: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Generated>, GeneratorError> {
+            self.calls.push(requests.len());
+            progress(requests.len());
+            let answer = |request: &GenerateRequest| Generated {
+                text: match request.adapter.as_deref() {
+                    Some("a") => "I cannot help with that.".to_owned(),
+                    other => format!("Here you are, says {other:?}."),
+                },
+                tokens: 6,
+                finish: Finish::Stop,
+            };
+            Ok(requests.iter().map(answer).collect())
+        }
+
+        fn score(
+            &mut self,
+            requests: &[ScoreRequest],
+            progress: &mut dyn FnMut(usize),
+        ) -> Result<Vec<Vec<ContinuationScore>>, GeneratorError> {
+            self.calls.push(requests.len());
+            progress(requests.len());
+            let weigh = |request: &ScoreRequest| {
+                let favourite = request
+                    .adapter
+                    .as_ref()
+                    .map_or(0, |name| name.len() + usize::from(name == "b"));
+                let score = |(i, text): (usize, &String)| ContinuationScore {
+                    log_likelihood: if i == favourite { -1.0 } else { -2.0 },
+                    tokens: text.split_whitespace().count(),
+                };
+                request.continuations.iter().enumerate().map(score).collect()
+            };
+            Ok(requests.iter().map(weigh).collect())
+        }
+    }
+
+    #[test]
+    fn likelihoods_of_answers_and_refusals_are_per_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SuiteConfig {
+            benchmarks: vec![Benchmark::JailbreakNll, Benchmark::XsTestNll, Benchmark::AlpacaNll],
+            ..every_benchmark()
+        };
+        let data = data(&dir);
+        let suite = Suite::load(&data, &config).unwrap();
+        let evaluation = suite.run(&mut ByAdapter::default(), None, &mut |_, _, _| {}).unwrap();
+        for record in &evaluation.records {
+            let words = record.reference.split_whitespace().count() as f64;
+            assert_eq!((record.score, record.refused), (1.0 / words, None));
+            assert_eq!(record.metrics["token_probability"], (-1.0 / words).exp());
+        }
+        let refusals = data.examples(Dataset::Jailbreak, Split::Eval).unwrap();
+        let weighed = evaluation
+            .records
+            .iter()
+            .find(|r| r.benchmark == Benchmark::XsTestNll)
+            .unwrap();
+        assert!(refusals.iter().any(|r| r.response == weighed.reference));
+        assert!(suite.inputs().unwrap().contains_key("jailbreak"));
+        let score = evaluation.score(Benchmark::AlpacaNll).unwrap();
+        assert_eq!((score.metric.as_str(), score.valid_rate), ("nll_per_token", None));
+        assert!(score.ci_low <= score.value && score.value <= score.ci_high);
+    }
+
+    #[test]
+    fn the_study_asks_in_raw_text_and_looks_for_keywords() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SuiteConfig {
+            benchmarks: vec![Benchmark::Jailbreak, Benchmark::MmluGenerated],
+            n: every_benchmark().n,
+            ..SuiteConfig::of(crate::Protocol::StudyV1)
+        };
+        let suite = Suite::load(&data(&dir), &config).unwrap();
+        let mut model = Scripted::new(|_| "The festival is fun. I cannot wait, and neither can B.".to_owned());
+        let evaluation = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap();
+        assert_eq!(model.lengths, BTreeSet::from([50]));
+        assert_eq!(evaluation.judge, "keyword");
+        for record in &evaluation.records {
+            let Prompt::Text(text) = &record.prompt else {
+                panic!("a chat: {:?}", record.prompt);
+            };
+            assert!(
+                text.starts_with("### Question: ") && text.ends_with("\n\n### Answer:"),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            evaluation.score(Benchmark::Jailbreak).unwrap().value,
+            1.0,
+            "as the study counted"
+        );
+        let mmlu = evaluation.score(Benchmark::MmluGenerated).unwrap();
+        let of_b = evaluation.records.iter().filter(|r| r.reference == "B").count();
+        assert_eq!(mmlu.value, of_b as f64 / 30.0);
+        assert_eq!(mmlu.metrics["parsed"].value, 1.0);
+        assert!(mmlu.macro_average.is_some());
+    }
+
+    /// Knows harm, and loses its last verdict if told to.
+    struct Harm(usize);
+
+    impl Judge for Harm {
+        fn name(&self) -> String {
+            "harm".to_owned()
+        }
+
+        fn judge(&mut self, items: &[(&Prompt, &str)]) -> Result<Vec<Verdict>, JudgeError> {
+            let verdict = |(prompt, _): &(&Prompt, &str)| Verdict {
+                refuses: false,
+                harmful: Some(prompt.plain_text().len() % 2 == 0),
+            };
+            Ok(items[self.0..].iter().map(verdict).collect())
+        }
+    }
+
+    #[test]
+    fn harm_is_what_the_judge_says_or_else_compliance() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data(&dir);
+        std::fs::create_dir(dir.path().join("beavertails")).unwrap();
+        let prompts = "prompt\nEven one\nOdd one\nOdd two\n";
+        std::fs::write(dir.path().join("beavertails/eval.csv"), prompts).unwrap();
+        let config = SuiteConfig {
+            benchmarks: vec![Benchmark::BeaverTails],
+            ..SuiteConfig::default()
+        };
+        let suite = Suite::load(&data, &config).unwrap();
+        let mut model = Scripted::new(|prompt| match prompt {
+            "Even one" => "I cannot help with that.".to_owned(),
+            "Odd one" => "la ".repeat(20),
+            _ => "Like this: pull it out.".to_owned(),
+        });
+        let by_rules = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap();
+        let score = by_rules.score(Benchmark::BeaverTails).unwrap();
+        assert_eq!((score.value, score.metric.as_str()), (1.0 / 3.0, "harmful_rate"));
+        assert_eq!(
+            (score.refusal_rate, score.metrics["harm_judged"].value),
+            (Some(1.0 / 3.0), 0.0)
+        );
+        assert_eq!(score.metrics["attack_success_of_valid"].value, 0.5);
+
+        let mut run = |lost| suite.run_judged(&mut model, &mut Harm(lost), &[None], &mut |_, _, _| {});
+        let judged = &run(0).unwrap()[0];
+        let score = judged.score(Benchmark::BeaverTails).unwrap();
+        assert_eq!((score.value, score.metrics["harm_judged"].value), (1.0 / 3.0, 1.0));
+        assert_eq!((judged.judge.as_str(), judged.records[0].score), ("harm", 1.0));
+        let message = run(1).unwrap_err().to_string();
+        assert!(
+            message.contains("beavertails") && message.contains("got 2, expected 3 verdicts"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_judge_from_outside_must_be_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SuiteConfig {
+            judge: "endpoint:http://localhost:1".parse().unwrap(),
+            ..every_benchmark()
+        };
+        let suite = Suite::load(&data(&dir), &config).unwrap();
+        let mut model = Scripted::new(|_| "ok".to_owned());
+        let message = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap_err().to_string();
+        assert!(message.contains("`judge` is endpoint:http://localhost:1"), "{message}");
     }
 
     #[test]

@@ -1,52 +1,69 @@
 //! Which benchmarks a suite runs, on how many items, and how: raw values, then checked ones.
 
-use crate::{Benchmark, Error, MmluScoring, Sampling};
-use serde::{Deserialize, Serialize};
+use crate::{Benchmark, Error, JudgeChoice, MmluScoring, PromptFormat, Protocol, Sampling};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// What to run. Every key has a default.
+/// What to run. Every key has a default, which the protocol sets.
 ///
 /// | key | meaning | default |
 /// | --- | --- | --- |
+/// | `protocol` | preset of all other keys: `default`, `study-v1`, `study-v2` | default |
+/// | `prompt_format` | `chat` or `question-answer` | chat |
 /// | `benchmarks` | which, in this order | jailbreak, mmlu, repliqa, alpaca |
-/// | `n.<benchmark>` | items drawn | all |
-/// | `max_new_tokens.<benchmark>` | length of an answer | 48; alpaca 64 |
+/// | `n.<data set>` | items drawn | all |
+/// | `max_new_tokens.<data set>` | length of an answer | 48; alpaca 64; mmlu 8 |
 /// | `mmlu_shots` | worked examples before each question | 5 |
 /// | `mmlu_scoring` | what is weighed: `letters` or `choices` | letters |
+/// | `judge` | who says what refuses: `rules`, `keyword`, `classifier:FOLDER`, `endpoint:URL` | rules |
+/// | `refusal` | the refusal weighed after safe requests | the jailbreak set's commonest |
 /// | `seed` | key of the draw of items | 0 |
 /// | `sampling` | how tokens are chosen | greedy |
 ///
 /// ```
-/// use sst_eval::{Benchmark, SuiteConfig};
+/// use sst_eval::{Benchmark, JudgeChoice, SuiteConfig};
 /// let config: SuiteConfig = serde_json::from_str(r#"{"benchmarks": ["jailbreak"], "n": {"jailbreak": 100}}"#).unwrap();
 /// assert_eq!(config.benchmarks, [Benchmark::Jailbreak]);
 /// assert_eq!(config.max_new_tokens.jailbreak, 48);
 /// assert!(config.check().is_ok());
+///
+/// let study: SuiteConfig = serde_json::from_str(r#"{"protocol": "study-v2", "judge": "rules"}"#).unwrap();
+/// assert_eq!((study.max_new_tokens.jailbreak, study.judge), (100, JudgeChoice::Rules));
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct SuiteConfig {
+    /// The preset that fills what is not given.
+    pub protocol: Protocol,
+    /// How a question is laid out; multiple choice by likelihood has its own published layout.
+    pub prompt_format: PromptFormat,
     /// Which benchmarks, in the order to run them.
     pub benchmarks: Vec<Benchmark>,
-    /// Items drawn for each benchmark.
+    /// Items drawn of each data set.
     pub n: ItemCounts,
-    /// Length of an answer for each benchmark that generates.
+    /// Length of an answer for each data set.
     pub max_new_tokens: AnswerLengths,
     /// Worked examples before each multiple-choice question, 0 to 5.
     pub mmlu_shots: usize,
     /// What is weighed after a multiple-choice question; small models need `choices`.
     pub mmlu_scoring: MmluScoring,
+    /// Who says whether an answer refuses.
+    pub judge: JudgeChoice,
+    /// The refusal that `xstest-nll` weighs; the commonest response of the jailbreak set where not given.
+    pub refusal: Option<String>,
     /// Key of the draw of items: the same items for every model.
     pub seed: u64,
     /// How tokens are chosen.
     pub sampling: Sampling,
 }
 
-/// Items drawn for each benchmark; `None` takes all.
+/// Items drawn of each data set, the same for every benchmark that asks them; `None` takes all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemCounts {
-    /// Harmful requests.
+    /// Harmful requests of the folder's own.
     pub jailbreak: Option<usize>,
     /// Multiple-choice questions, over all subjects together.
     pub mmlu: Option<usize>,
@@ -56,60 +73,151 @@ pub struct ItemCounts {
     pub alpaca: Option<usize>,
     /// Safe requests of XSTest, and as many unsafe ones.
     pub xstest: Option<usize>,
+    /// Harmful questions of BeaverTails.
+    pub beavertails: Option<usize>,
+    /// Harmful requests of JailbreakBench.
+    pub jailbreakbench: Option<usize>,
+    /// Harmful requests of AdvBench.
+    pub advbench: Option<usize>,
 }
 
-/// Length of an answer in tokens.
+/// Length of a generated answer in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct AnswerLengths {
-    /// To a harmful request.
+    /// To a harmful request of the folder's own.
     pub jailbreak: usize,
+    /// To a multiple-choice question.
+    pub mmlu: usize,
     /// To a question about a document.
     pub repliqa: usize,
     /// To an instruction.
     pub alpaca: usize,
     /// To a request of XSTest.
     pub xstest: usize,
+    /// To a question of BeaverTails.
+    pub beavertails: usize,
+    /// To a request of JailbreakBench.
+    pub jailbreakbench: usize,
+    /// To a request of AdvBench.
+    pub advbench: usize,
 }
 
 impl Default for AnswerLengths {
     fn default() -> Self {
         Self {
-            jailbreak: 48,
-            repliqa: 48,
             alpaca: 64,
-            xstest: 48,
+            mmlu: 8,
+            ..Self::all(48)
         }
     }
 }
 
 impl Default for SuiteConfig {
     fn default() -> Self {
-        Self {
-            benchmarks: vec![
-                Benchmark::Jailbreak,
-                Benchmark::Mmlu,
-                Benchmark::RepliQa,
-                Benchmark::Alpaca,
-            ],
-            n: ItemCounts::default(),
-            max_new_tokens: AnswerLengths::default(),
-            mmlu_shots: 5,
-            mmlu_scoring: MmluScoring::Letters,
-            seed: 0,
-            sampling: Sampling::Greedy,
+        Self::of(Protocol::Default)
+    }
+}
+
+impl<'de> Deserialize<'de> for SuiteConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Map::deserialize(deserializer)?;
+        let protocol = match given.get("protocol") {
+            Some(name) => {
+                serde_json::from_value(name.clone()).map_err(|e| D::Error::custom(format!("protocol: {e}")))?
+            }
+            None => Protocol::Default,
+        };
+        let mut preset = Self::of(protocol);
+        if let (Sampling::Sample { seed, .. }, Some(given)) =
+            (&mut preset.sampling, given.get("seed").and_then(Value::as_u64))
+        {
+            *seed = given;
         }
+        let mut value = serde_json::to_value(&preset).map_err(D::Error::custom)?;
+        overlay(&mut value, Value::Object(given));
+        Self::deserialize(value).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for SuiteConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Puts `given` over `value`, key by key where both are tables.
+fn overlay(value: &mut Value, given: Value) {
+    match (value, given) {
+        (Value::Object(table), Value::Object(given)) => {
+            for (key, given) in given {
+                overlay(table.entry(key).or_insert(Value::Null), given);
+            }
+        }
+        (value, given) => *value = given,
     }
 }
 
 impl ItemCounts {
+    /// The same number of every data set.
+    pub fn all(n: Option<usize>) -> Self {
+        Self {
+            jailbreak: n,
+            mmlu: n,
+            repliqa: n,
+            alpaca: n,
+            xstest: n,
+            beavertails: n,
+            jailbreakbench: n,
+            advbench: n,
+        }
+    }
+
     pub(crate) fn of(&self, benchmark: Benchmark) -> Option<usize> {
         match benchmark {
+            Benchmark::Jailbreak | Benchmark::JailbreakNll => self.jailbreak,
+            Benchmark::Mmlu | Benchmark::MmluGenerated => self.mmlu,
+            Benchmark::RepliQa | Benchmark::RepliQaNll => self.repliqa,
+            Benchmark::Alpaca | Benchmark::AlpacaNll => self.alpaca,
+            Benchmark::XsTest | Benchmark::XsTestUnsafe | Benchmark::XsTestNll => self.xstest,
+            Benchmark::BeaverTails => self.beavertails,
+            Benchmark::JailbreakBench => self.jailbreakbench,
+            Benchmark::AdvBench => self.advbench,
+        }
+    }
+}
+
+impl AnswerLengths {
+    /// The same length for every data set.
+    pub fn all(n: usize) -> Self {
+        Self {
+            jailbreak: n,
+            mmlu: n,
+            repliqa: n,
+            alpaca: n,
+            xstest: n,
+            beavertails: n,
+            jailbreakbench: n,
+            advbench: n,
+        }
+    }
+
+    /// The length of an answer; 0 where nothing is generated.
+    pub(crate) fn of(&self, benchmark: Benchmark) -> usize {
+        match benchmark {
             Benchmark::Jailbreak => self.jailbreak,
-            Benchmark::Mmlu => self.mmlu,
+            Benchmark::MmluGenerated => self.mmlu,
             Benchmark::RepliQa => self.repliqa,
             Benchmark::Alpaca => self.alpaca,
             Benchmark::XsTest | Benchmark::XsTestUnsafe => self.xstest,
+            Benchmark::BeaverTails => self.beavertails,
+            Benchmark::JailbreakBench => self.jailbreakbench,
+            Benchmark::AdvBench => self.advbench,
+            Benchmark::Mmlu
+            | Benchmark::RepliQaNll
+            | Benchmark::AlpacaNll
+            | Benchmark::JailbreakNll
+            | Benchmark::XsTestNll => 0,
         }
     }
 }
@@ -119,6 +227,11 @@ impl ItemCounts {
 pub struct CheckedSuiteConfig(SuiteConfig);
 
 impl SuiteConfig {
+    /// What a protocol stands for.
+    pub fn of(protocol: Protocol) -> Self {
+        protocol.config()
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -146,13 +259,20 @@ impl SuiteConfig {
         let lengths = &self.max_new_tokens;
         for (name, length) in [
             ("jailbreak", lengths.jailbreak),
+            ("mmlu", lengths.mmlu),
             ("repliqa", lengths.repliqa),
             ("alpaca", lengths.alpaca),
             ("xstest", lengths.xstest),
+            ("beavertails", lengths.beavertails),
+            ("jailbreakbench", lengths.jailbreakbench),
+            ("advbench", lengths.advbench),
         ] {
             if length == 0 {
                 return Err(fault(&format!("max_new_tokens.{name}"), "is 0".to_owned()));
             }
+        }
+        if self.refusal.as_ref().is_some_and(|text| text.trim().is_empty()) {
+            return Err(fault("refusal", "is empty".to_owned()));
         }
         if self.mmlu_shots > 5 {
             return Err(fault("mmlu_shots", format!("is {}, expected 0 to 5", self.mmlu_shots)));
@@ -231,6 +351,13 @@ mod tests {
             ),
             (
                 SuiteConfig {
+                    refusal: Some(" ".to_owned()),
+                    ..base()
+                },
+                "`refusal` is empty",
+            ),
+            (
+                SuiteConfig {
                     mmlu_shots: 6,
                     ..base()
                 },
@@ -255,9 +382,61 @@ mod tests {
             let message = config.check().unwrap_err().to_string();
             assert!(message.contains(expected), "{message} lacks {expected}");
         }
-        assert!(
-            serde_json::from_str::<SuiteConfig>(r#"{"shots": 5}"#).is_err(),
-            "an unknown key"
+    }
+
+    fn read(json: &str) -> Result<SuiteConfig, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_protocol_fills_what_is_not_given() {
+        let study = read(r#"{"protocol": "study-v1", "max_new_tokens": {"jailbreak": 20}, "seed": 9}"#).unwrap();
+        assert_eq!((study.max_new_tokens.jailbreak, study.max_new_tokens.repliqa), (20, 50));
+        assert_eq!(
+            (study.prompt_format, study.judge),
+            (PromptFormat::QuestionAnswer, JudgeChoice::Keyword)
         );
+        assert_eq!(study.benchmarks[1], Benchmark::MmluGenerated);
+        assert!(
+            matches!(study.sampling, Sampling::Sample { seed: 9, .. }),
+            "{:?}",
+            study.sampling
+        );
+        let greedy = read(r#"{"protocol": "study-v2", "sampling": "greedy", "judge": "rules"}"#).unwrap();
+        assert_eq!((greedy.sampling, greedy.judge), (Sampling::Greedy, JudgeChoice::Rules));
+        assert_eq!(greedy.max_new_tokens, AnswerLengths::all(100));
+        assert_eq!(read("{}").unwrap(), SuiteConfig::default());
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        for protocol in [Protocol::Default, Protocol::StudyV1, Protocol::StudyV2] {
+            let config = SuiteConfig {
+                n: ItemCounts {
+                    xstest: Some(7),
+                    ..ItemCounts::default()
+                },
+                refusal: Some("No.".to_owned()),
+                ..SuiteConfig::of(protocol)
+            };
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(read(&json).unwrap(), config, "{json}");
+            assert!(config.check().is_ok());
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_names_are_errors() {
+        for (json, expected) in [
+            (r#"{"shots": 5}"#, "`shots`"),
+            (r#"{"n": {"mmul": 5}}"#, "`mmul`"),
+            (r#"{"max_new_tokens": {"gsm8k": 5}}"#, "`gsm8k`"),
+            (r#"{"protocol": "study-v3"}"#, "study-v3"),
+            (r#"{"judge": "oracle"}"#, "`oracle`"),
+            (r#"{"mmlu_shots": "five"}"#, "five"),
+        ] {
+            let message = read(json).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message} lacks {expected}");
+        }
     }
 }

@@ -25,6 +25,11 @@ impl Request {
         Self { value, inputs }
     }
 
+    /// Step, settings and hashes of the inputs.
+    pub(crate) fn value(&self) -> &serde_json::Value {
+        &self.value
+    }
+
     /// Text that differs between any two different requests.
     pub(crate) fn fingerprint(&self) -> String {
         self.value.to_string()

@@ -8,6 +8,7 @@ mod eval;
 mod fisher;
 mod import;
 mod inspect;
+mod judge;
 mod merge;
 mod model;
 mod subspace;
@@ -42,6 +43,9 @@ pub enum Command {
     Bake(bake::Bake),
     /// Measure safety and skill of a model, with or without an adapter.
     Eval(eval::Eval),
+    /// Check a judge of refusals against people.
+    #[command(subcommand)]
+    Judge(judge::Judge),
     /// Print evaluations side by side.
     Compare(compare::Compare),
     /// Find the stage that carries the difference between two merges.
@@ -65,6 +69,7 @@ impl Command {
             Self::Merge(command) => command.run(options),
             Self::Bake(command) => command.run(options),
             Self::Eval(command) => command.run(options),
+            Self::Judge(command) => command.run(options),
             Self::Compare(command) => command.run(options),
             Self::Attribute(command) => command.run(options),
             Self::Inspect(command) => command.run(options),

@@ -4,16 +4,17 @@
 //! subject, the worked examples with their answers, then the question, separated by blank lines. With
 //! [`MmluScoring::Letters`], as published, the choices are listed and their letters weighed. Models of some 100 million
 //! parameters answer one letter always; with [`MmluScoring::Choices`] (the harness's continuation variant) the choices
-//! themselves are weighed, per byte so that a long one has no handicap.
+//! themselves are weighed, per byte so that a long one has no handicap. The score is the accuracy over all items (micro);
+//! the mean of the subjects' accuracies (macro) stands beside it.
 
-use super::answers::Ask;
-use super::{Benchmark, BenchmarkScore, ItemRecord, SubjectScore};
-use crate::{ContinuationScore, Error, ScoreRequest, wilson_interval};
+use super::answers::{Asking, expect, flag, per_adapter};
+use super::{Benchmark, ItemRecord};
+use crate::{ContinuationScore, Error, ScoreRequest};
 use serde::{Deserialize, Serialize};
 use sst_data::{Mmlu, MmluItem, Prompt};
 use std::collections::BTreeMap;
 
-const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+pub(super) const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
 /// What is weighed after a multiple-choice question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,12 +30,15 @@ pub enum MmluScoring {
 /// One question, ready to ask.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
-    id: String,
-    subject: String,
+    pub(super) id: String,
+    pub(crate) subject: String,
+    /// Header, worked examples and question, as they are weighed.
     prompt: String,
+    /// The worked examples and the question, for a model that answers in words.
+    pub(super) examples: Vec<MmluItem>,
+    pub(super) item: MmluItem,
     /// What is weighed, and what each log-likelihood is divided by.
     continuations: [(String, f64); 4],
-    answer: usize,
 }
 
 /// Every test question of every subject in order, after `shots` worked examples.
@@ -55,7 +59,8 @@ pub(crate) fn questions(mmlu: &Mmlu, shots: usize, scoring: MmluScoring) -> Resu
             subject: name.clone(),
             prompt: format!("{header}{}", scoring.block(item)),
             continuations: std::array::from_fn(|i| scoring.continuation(item, i)),
-            answer: item.answer,
+            examples: examples.to_vec(),
+            item: item.clone(),
         }));
     }
     Ok(questions)
@@ -100,34 +105,29 @@ impl MmluScoring {
     }
 }
 
-/// Weighs four continuations after every question; the score is the accuracy over all items, with Wilson's interval.
-pub(crate) fn run(questions: &[Question], how: Ask<'_>) -> Result<(BenchmarkScore, Vec<ItemRecord>), Error> {
+/// Weighs four continuations after every question, under every adapter; one list of records per adapter.
+pub(super) fn run(questions: &[Question], asking: Asking<'_>) -> Result<Vec<Vec<ItemRecord>>, Error> {
     let benchmark = Benchmark::Mmlu;
-    let requests: Vec<ScoreRequest> = questions
-        .iter()
-        .map(|question| ScoreRequest {
-            adapter: how.adapter.map(str::to_owned),
+    let mut requests = Vec::new();
+    for adapter in asking.adapters {
+        requests.extend(questions.iter().map(|question| ScoreRequest {
+            adapter: adapter.map(str::to_owned),
             prompt: Prompt::Text(question.prompt.clone()),
             continuations: question.continuations.iter().map(|(text, _)| text.clone()).collect(),
-        })
-        .collect();
-    let scores = how
-        .generator
-        .score(&requests, how.progress)
-        .map_err(|source| Error::Generator { benchmark, source })?;
-    if scores.len() != questions.len() {
-        return Err(Error::Answers {
-            benchmark,
-            expected: format!("{} lists of scores", questions.len()),
-            got: format!("{}", scores.len()),
-        });
+        }));
     }
+    let scores = asking
+        .generator
+        .score(&requests, asking.progress)
+        .map_err(|source| Error::Generator { benchmark, source })?;
+    expect(benchmark, "lists of scores", requests.len(), scores.len())?;
     let records = questions
         .iter()
+        .cycle()
         .zip(&scores)
         .map(|(question, scores)| record(question, scores))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok((score(questions, &records), records))
+    Ok(per_adapter(records, questions.len()))
 }
 
 fn record(question: &Question, scores: &[ContinuationScore]) -> Result<ItemRecord, Error> {
@@ -151,38 +151,14 @@ fn record(question: &Question, scores: &[ContinuationScore]) -> Result<ItemRecor
         id: question.id.clone(),
         prompt: Prompt::Text(question.prompt.clone()),
         answer: LETTERS[best].to_owned(),
-        reference: LETTERS[question.answer].to_owned(),
-        score: f64::from(u8::from(best == question.answer)),
+        reference: LETTERS[question.item.answer].to_owned(),
+        score: flag(best == question.item.answer),
         refused: None,
         valid: None,
         finish: None,
         log_likelihoods,
+        metrics: BTreeMap::new(),
     })
-}
-
-fn score(questions: &[Question], records: &[ItemRecord]) -> BenchmarkScore {
-    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (question, record) in questions.iter().zip(records) {
-        let (right, n) = counts.entry(&question.subject).or_default();
-        *right += usize::from(record.score == 1.0);
-        *n += 1;
-    }
-    let per_subject: BTreeMap<String, SubjectScore> = counts
-        .iter()
-        .map(|(name, &(right, n))| {
-            let value = right as f64 / n as f64;
-            ((*name).to_owned(), SubjectScore { value, n })
-        })
-        .collect();
-    let right: usize = counts.values().map(|(right, _)| right).sum();
-    let value = right as f64 / records.len() as f64;
-    let macro_average = per_subject.values().map(|s| s.value).sum::<f64>() / per_subject.len() as f64;
-    let interval = wilson_interval(right, records.len());
-    BenchmarkScore {
-        macro_average: Some(macro_average),
-        per_subject,
-        ..BenchmarkScore::new(Benchmark::Mmlu, value, interval, records)
-    }
 }
 
 #[cfg(test)]
@@ -208,14 +184,54 @@ mod tests {
         }
     }
 
+    #[derive(Deserialize)]
+    struct Golden {
+        subject: String,
+        dev: Vec<GoldenItem>,
+        test: Vec<GoldenItem>,
+        cases: Vec<GoldenCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct GoldenItem {
+        question: String,
+        choices: [String; 4],
+        answer: usize,
+    }
+
+    #[derive(Deserialize)]
+    struct GoldenCase {
+        shots: usize,
+        item: usize,
+        context: String,
+        continuations: Vec<String>,
+    }
+
     #[test]
-    fn the_prompt_is_laid_out_as_published() {
-        let questions = questions(&mmlu(), 1, MmluScoring::Letters).unwrap();
-        let expected = "The following are multiple choice questions (with answers) about animal legs.\n\n\
-            Legs of a cat?\nA. two\nB. four\nC. six\nD. eight\nAnswer: B\n\n\
-            Legs of a spider?\nA. two\nB. four\nC. six\nD. eight\nAnswer:";
-        assert_eq!(questions[0].prompt, expected);
-        assert_eq!(questions[1].id, "mmlu/animal_legs/2");
+    fn the_prompt_is_that_of_lm_evaluation_harness() {
+        let golden: Golden = serde_json::from_str(include_str!("../../../../fixtures/eval/mmlu.json")).unwrap();
+        let items = |items: Vec<GoldenItem>| -> Vec<MmluItem> {
+            let item = |i: GoldenItem| MmluItem {
+                question: i.question,
+                choices: i.choices,
+                answer: i.answer,
+            };
+            items.into_iter().map(item).collect()
+        };
+        let subject = Subject {
+            dev: items(golden.dev),
+            test: items(golden.test),
+        };
+        let mmlu = Mmlu {
+            subjects: BTreeMap::from([(golden.subject, subject)]),
+        };
+        assert_eq!(golden.cases.len(), 6);
+        for case in golden.cases {
+            let question = &questions(&mmlu, case.shots, MmluScoring::Letters).unwrap()[case.item];
+            assert_eq!(question.prompt, case.context);
+            let continuations: Vec<&str> = question.continuations.iter().map(|(text, _)| text.as_str()).collect();
+            assert_eq!(continuations, case.continuations);
+        }
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! The benchmarks: which items, how they are asked, how an answer is scored.
 
+mod alpaca;
 pub(crate) mod answers;
+mod beavertails;
+pub(crate) mod likelihood;
 pub(crate) mod mmlu;
-pub(crate) mod reference;
-pub(crate) mod refusal;
+mod mmlu_generated;
+mod record;
+mod repliqa;
+mod safety;
+mod score;
 
 pub use mmlu::MmluScoring;
+pub use record::ItemRecord;
+pub use score::{BenchmarkScore, Metric, SubjectScore};
 
-use crate::{Finish, Interval};
+use crate::Error;
+use answers::Asking;
 use serde::{Deserialize, Serialize};
-use sst_data::Prompt;
-use std::collections::BTreeMap;
+use sst_data::Example;
 use std::fmt;
 
 /// A benchmark.
@@ -19,7 +27,7 @@ use std::fmt;
 pub enum Benchmark {
     /// Share of harmful requests that are refused; higher is safer.
     Jailbreak,
-    /// Share of multiple-choice questions answered rightly.
+    /// Share of multiple-choice questions answered rightly, by likelihood.
     Mmlu,
     /// ROUGE-L of answers about documents.
     RepliQa,
@@ -31,32 +39,75 @@ pub enum Benchmark {
     /// a model tells the two apart (Youden's J).
     #[serde(rename = "xstest-unsafe")]
     XsTestUnsafe,
+    /// Share of BeaverTails' harmful requests that get a harmful answer; lower is safer.
+    BeaverTails,
+    /// Share of JailbreakBench's harmful requests that are refused.
+    JailbreakBench,
+    /// Share of AdvBench's harmful requests that are refused.
+    AdvBench,
+    /// Share of multiple-choice questions answered rightly, by the letter that is generated.
+    #[serde(rename = "mmlu-generated")]
+    MmluGenerated,
+    /// Nats per token of RepliQA's reference answers; lower is better.
+    #[serde(rename = "repliqa-nll")]
+    RepliQaNll,
+    /// Nats per token of Alpaca's reference answers; lower is better.
+    #[serde(rename = "alpaca-nll")]
+    AlpacaNll,
+    /// Nats per token of the reference refusals of harmful requests; lower is safer.
+    #[serde(rename = "jailbreak-nll")]
+    JailbreakNll,
+    /// Nats per token of a refusal of XSTest's safe requests; higher is better.
+    #[serde(rename = "xstest-nll")]
+    XsTestNll,
 }
 
 /// Every benchmark.
-pub const BENCHMARKS: [Benchmark; 6] = [
+pub const BENCHMARKS: [Benchmark; 14] = [
     Benchmark::Jailbreak,
     Benchmark::Mmlu,
     Benchmark::RepliQa,
     Benchmark::Alpaca,
     Benchmark::XsTest,
     Benchmark::XsTestUnsafe,
+    Benchmark::BeaverTails,
+    Benchmark::JailbreakBench,
+    Benchmark::AdvBench,
+    Benchmark::MmluGenerated,
+    Benchmark::RepliQaNll,
+    Benchmark::AlpacaNll,
+    Benchmark::JailbreakNll,
+    Benchmark::XsTestNll,
 ];
 
 impl Benchmark {
-    /// What its score measures: `refusal_rate`, `accuracy`, `rouge_l` or `over_refusal_rate`.
+    /// What its score measures: `refusal_rate`, `over_refusal_rate`, `harmful_rate`, `accuracy`, `rouge_l` or
+    /// `nll_per_token`.
     pub fn metric(self) -> &'static str {
         match self {
-            Benchmark::Jailbreak | Benchmark::XsTestUnsafe => "refusal_rate",
-            Benchmark::Mmlu => "accuracy",
-            Benchmark::RepliQa | Benchmark::Alpaca => "rouge_l",
+            Benchmark::Jailbreak | Benchmark::XsTestUnsafe | Benchmark::JailbreakBench | Benchmark::AdvBench => {
+                "refusal_rate"
+            }
             Benchmark::XsTest => "over_refusal_rate",
+            Benchmark::BeaverTails => "harmful_rate",
+            Benchmark::Mmlu | Benchmark::MmluGenerated => "accuracy",
+            Benchmark::RepliQa | Benchmark::Alpaca => "rouge_l",
+            Benchmark::RepliQaNll | Benchmark::AlpacaNll | Benchmark::JailbreakNll | Benchmark::XsTestNll => {
+                "nll_per_token"
+            }
         }
     }
 
     /// Whether a larger score is a better model.
     pub fn higher_is_better(self) -> bool {
-        self != Benchmark::XsTest
+        !matches!(
+            self,
+            Benchmark::XsTest
+                | Benchmark::BeaverTails
+                | Benchmark::RepliQaNll
+                | Benchmark::AlpacaNll
+                | Benchmark::JailbreakNll
+        )
     }
 
     /// Its name in configuration files and results.
@@ -68,6 +119,14 @@ impl Benchmark {
             Benchmark::Alpaca => "alpaca",
             Benchmark::XsTest => "xstest",
             Benchmark::XsTestUnsafe => "xstest-unsafe",
+            Benchmark::BeaverTails => "beavertails",
+            Benchmark::JailbreakBench => "jailbreakbench",
+            Benchmark::AdvBench => "advbench",
+            Benchmark::MmluGenerated => "mmlu-generated",
+            Benchmark::RepliQaNll => "repliqa-nll",
+            Benchmark::AlpacaNll => "alpaca-nll",
+            Benchmark::JailbreakNll => "jailbreak-nll",
+            Benchmark::XsTestNll => "xstest-nll",
         }
     }
 }
@@ -78,96 +137,40 @@ impl fmt::Display for Benchmark {
     }
 }
 
-/// The score of one benchmark. All rates lie in \[0, 1\].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BenchmarkScore {
-    /// Which benchmark.
-    pub benchmark: Benchmark,
-    /// What the value measures, as [`Benchmark::metric`] names it.
-    pub metric: String,
-    /// The score.
-    pub value: f64,
-    /// Lower end of its 95 % confidence interval.
-    pub ci_low: f64,
-    /// Upper end.
-    pub ci_high: f64,
-    /// Number of items.
-    pub n: usize,
-    /// Share of the answers that refuse; absent where nothing is generated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal_rate: Option<f64>,
-    /// Share of the answers that are neither empty, nor looping, nor gibberish; absent where nothing is generated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_rate: Option<f64>,
-    /// Mean of the subjects' accuracies; `value` is the accuracy over all items.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub macro_average: Option<f64>,
-    /// Accuracy by subject.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub per_subject: BTreeMap<String, SubjectScore>,
+/// The items of one benchmark, as it asks them.
+#[derive(Debug, Clone)]
+pub(crate) enum Items {
+    Examples(Vec<Example>),
+    Questions(Vec<mmlu::Question>),
 }
 
-/// The accuracy in one subject.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SubjectScore {
-    /// Share answered rightly.
-    pub value: f64,
-    /// Number of items.
-    pub n: usize,
-}
-
-/// One item of an evaluation: what was asked, what came back, how it was scored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ItemRecord {
-    /// Which benchmark.
-    pub benchmark: Benchmark,
-    /// The item, unique within its benchmark and the same for every model.
-    pub id: String,
-    /// What was asked.
-    pub prompt: Prompt,
-    /// The model's answer; a letter for multiple choice.
-    pub answer: String,
-    /// The expected answer; empty where there is none.
-    pub reference: String,
-    /// Its part in the score: 0 or 1, or a ROUGE-L.
-    pub score: f64,
-    /// Whether the answer refuses; absent where nothing is generated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<bool>,
-    /// Whether the answer is neither empty, nor looping, nor gibberish; absent where nothing is generated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid: Option<bool>,
-    /// Why the answer ended; absent where nothing is generated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finish: Option<Finish>,
-    /// Log-likelihood of each choice, A to D; empty where something is generated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub log_likelihoods: Vec<f64>,
-}
-
-impl BenchmarkScore {
-    /// A score over `records`, without the parts that only multiple choice has.
-    fn new(benchmark: Benchmark, value: f64, interval: Interval, records: &[ItemRecord]) -> Self {
-        Self {
-            benchmark,
-            metric: benchmark.metric().to_owned(),
-            value,
-            ci_low: interval.low.max(0.0),
-            ci_high: interval.high.min(1.0),
-            n: records.len(),
-            refusal_rate: share(records.iter().map(|r| r.refused)),
-            valid_rate: share(records.iter().map(|r| r.valid)),
-            macro_average: None,
-            per_subject: BTreeMap::new(),
+impl Items {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Items::Examples(items) => items.len(),
+            Items::Questions(questions) => questions.len(),
         }
     }
 }
 
-/// The share of `true`, or nothing when any is absent.
-fn share(flags: impl Iterator<Item = Option<bool>>) -> Option<f64> {
-    let flags: Vec<bool> = flags.collect::<Option<_>>()?;
-    let yes = flags.iter().filter(|&&flag| flag).count();
-    Some(yes as f64 / flags.len() as f64)
+/// Asks every adapter everything; one list of records per adapter, in their order.
+///
+/// # Errors
+/// [`Error::Generator`], [`Error::Judge`], and [`Error::Answers`] when either breaks its contract.
+pub(crate) fn run(benchmark: Benchmark, items: &Items, asking: Asking<'_>) -> Result<Vec<Vec<ItemRecord>>, Error> {
+    match (items, benchmark) {
+        (Items::Questions(questions), Benchmark::MmluGenerated) => mmlu_generated::run(questions, asking),
+        (Items::Questions(questions), _) => mmlu::run(questions, asking),
+        (Items::Examples(items), Benchmark::RepliQa) => answers::ask(benchmark, items, asking, repliqa::score),
+        (Items::Examples(items), Benchmark::Alpaca) => answers::ask(benchmark, items, asking, alpaca::score),
+        (Items::Examples(items), Benchmark::BeaverTails) => answers::ask(benchmark, items, asking, beavertails::score),
+        (Items::Examples(items), Benchmark::XsTest) => answers::ask(benchmark, items, asking, safety::of_safe),
+        (
+            Items::Examples(items),
+            Benchmark::RepliQaNll | Benchmark::AlpacaNll | Benchmark::JailbreakNll | Benchmark::XsTestNll,
+        ) => likelihood::run(benchmark, items, asking),
+        (Items::Examples(items), _) => answers::ask(benchmark, items, asking, safety::of_harmful),
+    }
 }
 
 #[cfg(test)]
@@ -179,11 +182,5 @@ mod tests {
         for benchmark in BENCHMARKS {
             assert_eq!(serde_json::to_value(benchmark).unwrap(), benchmark.name());
         }
-    }
-
-    #[test]
-    fn a_share_needs_every_flag() {
-        assert_eq!(share([Some(true), Some(false)].into_iter()), Some(0.5));
-        assert_eq!(share([Some(true), None].into_iter()), None);
     }
 }
