@@ -2,15 +2,31 @@
 
 use anyhow::Result;
 
-use crate::setup::{self, Features, Profile};
+use crate::command::Command;
+use crate::setup::{self, Profile, Server};
 use crate::workspace::Workspace;
 
-/// Sets up, then runs the tests, the ones that need the demo model included, the doctests and the examples.
+/// Where the tests of endpoints find a server.
+const ENDPOINT: &str = "SST_TEST_ENDPOINT";
+
+/// Sets up, then runs the tests, the ones that need the demo model or a server included, the doctests and the examples.
 pub fn test(workspace: &Workspace) -> Result<()> {
     let features = setup::all(workspace, None, Profile::Dev)?;
-    // A test is marked `#[ignore]` here for one reason: it needs the demo model, which is now there.
-    tests(workspace, features, &["--tests"], &["--", "--include-ignored"])?;
-    tests(workspace, features, &["--doc"], &[])?;
+    let tests = |targets: &[&str], rest: &[&str]| -> Command {
+        let args = ["test", "--workspace"]
+            .iter()
+            .chain(targets)
+            .chain(features.args())
+            .chain(rest);
+        workspace.cargo(args.copied())
+    };
+    let server = Server::start(workspace)?;
+    // A test is marked `#[ignore]` here for one reason: it needs the demo model or the server, which are now there.
+    tests(&["--tests"], &["--", "--include-ignored"])
+        .env(ENDPOINT, &server.url)
+        .run()?;
+    drop(server);
+    tests(&["--doc"], &[]).run()?;
     for manifest in workspace.examples()? {
         workspace
             .cargo(["run", "--quiet", "--manifest-path"])
@@ -20,13 +36,4 @@ pub fn test(workspace: &Workspace) -> Result<()> {
             .run()?;
     }
     Ok(())
-}
-
-fn tests(workspace: &Workspace, features: Features, targets: &[&str], rest: &[&str]) -> Result<()> {
-    let args = ["test", "--workspace"]
-        .iter()
-        .chain(targets)
-        .chain(features.args())
-        .chain(rest);
-    workspace.cargo(args.copied()).run()
 }

@@ -4,13 +4,18 @@
 //! library for it. A [`Suite`] draws the items of its [`Benchmark`]s once and asks every model the same; an
 //! [`Evaluation`] keeps each score with its confidence interval and every item behind it, so that [`compare`] can pair
 //! models item by item. A [`Judge`] says whether an answer refuses and [`validity`] whether it is one at all;
-//! [`rouge_l`] and [`overlap`] compare it with a reference. A [`Protocol`] is a preset of all that.
+//! [`rouge_l`] and [`overlap`] compare it with a reference. A [`Protocol`] is a preset of all that. A [`Journal`] keeps
+//! answers over the death of their process; with the feature `endpoint`, an `Endpoint` is any server that speaks OpenAI's
+//! protocol, as a generator or as a judge.
 
 mod benchmark;
 mod comparison;
+#[cfg(feature = "endpoint")]
+mod endpoint;
 mod error;
 mod evaluation;
 mod generator;
+mod journal;
 mod judge;
 mod porter;
 mod protocol;
@@ -26,11 +31,17 @@ pub use comparison::{
     CompareConfig, Comparison, CountComparison, CountPair, CountedSystem, Evaluated, Measure, NonInferiority, Outcome,
     Pair, SystemValue, compare, compare_counts,
 };
+#[cfg(feature = "endpoint")]
+pub use endpoint::{
+    CheckedEndpointConfig, ENDPOINT_JUDGE_PROMPT, Endpoint, EndpointConfig, EndpointError, EndpointJudge,
+    EndpointScoring,
+};
 pub use error::Error;
 pub use evaluation::Evaluation;
 pub use generator::{
     ContinuationScore, Finish, GenerateRequest, Generated, Generator, GeneratorError, Sampling, ScoreRequest,
 };
+pub use journal::{Journal, JournalError};
 pub use judge::{
     Agreement, Confusion, Judge, JudgeChoice, JudgeError, Judgements, KeywordJudge, RulesJudge, UnknownJudge, Verdict,
     is_refusal, judge_labelled,

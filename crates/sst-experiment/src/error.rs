@@ -24,6 +24,12 @@ pub enum Error {
     /// An evaluation failed.
     #[error(transparent)]
     Eval(#[from] sst_eval::Error),
+    /// A server cannot be asked.
+    #[error(transparent)]
+    Endpoint(#[from] sst_eval::EndpointError),
+    /// The answers of an evaluation that was cut off cannot be used, or new ones not be kept.
+    #[error(transparent)]
+    Journal(#[from] sst_eval::JournalError),
     /// The model is not usable, or training failed.
     #[error(transparent)]
     Model(#[from] sst_model::Error),

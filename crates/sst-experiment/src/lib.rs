@@ -5,11 +5,13 @@
 //! interruption. [`Comparison`] is the table at the end. [`attribute`] says which stage of the pipeline carries the
 //! difference between two merges.
 
+mod answerer;
 mod attribute;
 mod attribution;
 mod attribution_table;
 mod comparison;
 mod error;
+mod judge;
 mod lazy_model;
 mod leakage;
 mod recipe;
@@ -20,10 +22,12 @@ mod results;
 pub mod step;
 mod sweep;
 
+pub use answerer::{Answerer, EvaluatedSystem};
 pub use attribute::{AttributeConfig, attribute};
 pub use attribution::{Attribution, BenchmarkShares, Combination, Share};
 pub use comparison::Comparison;
 pub use error::Error;
+pub use judge::judge;
 pub use lazy_model::{LazyModel, ModelSource};
 pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, Variant};
 pub use recipe_pair::{RecipePair, Stage, StageDifference};

@@ -29,6 +29,11 @@ impl Request {
         Self { value, inputs }
     }
 
+    /// Step, settings and hashes of the inputs.
+    pub(crate) fn value(&self) -> &serde_json::Value {
+        &self.value
+    }
+
     /// Text that differs between any two different requests.
     pub(crate) fn fingerprint(&self) -> String {
         self.value.to_string()
@@ -109,6 +114,11 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// The request's inputs, for the result's manifest.
+    pub(crate) fn inputs(&self) -> BTreeMap<String, Input> {
+        self.request.inputs.clone()
+    }
+
     /// Marks the result in the folder, whose manifest is written, as whole and as the request's.
     pub(crate) fn seal(self) -> Result<(), Error> {
         let mut manifest = Manifest::read(&self.folder)?;

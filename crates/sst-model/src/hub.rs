@@ -137,8 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let server = StandInHub::start(&SHARDED, None);
         let (cache, dest) = (dir.path().join("cache"), dir.path().join("model"));
-        fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {})
-            .unwrap();
+        fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {}).unwrap();
         let expected = [
             "config.json",
             "generation_config.json",
@@ -166,12 +165,10 @@ mod tests {
         assert_ne!(at_main.count(), 0);
 
         // The folder is complete: nothing is asked again.
-        fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {})
-            .unwrap();
+        fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {}).unwrap();
         // Another folder, offline: everything comes from the cache.
         let again = dir.path().join("again");
-        fetch_from(&server.hub(&cache, true), "owner/tiny", "main", &again, &mut |_| {})
-            .unwrap();
+        fetch_from(&server.hub(&cache, true), "owner/tiny", "main", &again, &mut |_| {}).unwrap();
         assert_eq!(names(&again), expected);
         assert_eq!(server.requests(), Vec::<String>::new());
     }
@@ -189,9 +186,7 @@ mod tests {
         }
         let server = StandInHub::start::<&str>(&[], None);
         let dest = dir.path().join("model");
-        let fetch = || {
-            fetch_from(&server.hub(dir.path(), true), "owner/tiny", "main", &dest, &mut |_| {})
-        };
+        let fetch = || fetch_from(&server.hub(dir.path(), true), "owner/tiny", "main", &dest, &mut |_| {});
         let error = fetch().unwrap_err();
         assert!(
             matches!(&error, FetchError::Hub(HubError::Offline { file, .. }) if file == SINGLE),
@@ -204,7 +199,13 @@ mod tests {
             names(&dest),
             ["config.json", "manifest.json", "model.safetensors", "tokenizer.json"]
         );
-        let absent = fetch_from(&server.hub(dir.path(), true), "owner/other", "main", &dir.path().join("x"), &mut |_| {});
+        let absent = fetch_from(
+            &server.hub(dir.path(), true),
+            "owner/other",
+            "main",
+            &dir.path().join("x"),
+            &mut |_| {},
+        );
         assert!(absent.unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
         assert_eq!(server.requests(), Vec::<String>::new());
     }
@@ -215,16 +216,34 @@ mod tests {
         let dest = dir.path().join("model");
         for status in [401, 403] {
             let server = StandInHub::start(&SHARDED, Some(status));
-            let fetched = fetch_from(&server.hub(&dir.path().join("cache"), false), "owner/tiny", "main", &dest, &mut |_| {});
+            let fetched = fetch_from(
+                &server.hub(&dir.path().join("cache"), false),
+                "owner/tiny",
+                "main",
+                &dest,
+                &mut |_| {},
+            );
             let message = fetched.unwrap_err().to_string();
             for part in ["owner/tiny", &status.to_string(), "ask first", "HF_TOKEN"] {
                 assert!(message.contains(part), "{status}: {message}");
             }
         }
         let server = StandInHub::start(&SHARDED[1..], None);
-        let fetched = fetch_from(&server.hub(&dir.path().join("cache"), false), "owner/tiny", "main", &dest, &mut |_| {});
+        let fetched = fetch_from(
+            &server.hub(&dir.path().join("cache"), false),
+            "owner/tiny",
+            "main",
+            &dest,
+            &mut |_| {},
+        );
         assert!(matches!(fetched, Err(FetchError::Hub(HubError::NotFound { file, .. })) if file == "config.json"));
-        let fetched = fetch_from(&server.hub(&dir.path().join("cache"), false), "owner/tiny", "v9", &dest, &mut |_| {});
+        let fetched = fetch_from(
+            &server.hub(&dir.path().join("cache"), false),
+            "owner/tiny",
+            "v9",
+            &dest,
+            &mut |_| {},
+        );
         assert!(matches!(fetched, Err(FetchError::Hub(HubError::NotFound { revision, .. })) if revision == "v9"));
         assert!(!dest.exists());
     }
@@ -233,7 +252,13 @@ mod tests {
     fn an_unreachable_hub_names_the_repository() {
         let dir = tempfile::tempdir().unwrap();
         let server = StandInHub::unreachable();
-        let fetched = fetch_from(&server.hub(dir.path(), false), "owner/tiny", "main", &dir.path().join("model"), &mut |_| {});
+        let fetched = fetch_from(
+            &server.hub(dir.path(), false),
+            "owner/tiny",
+            "main",
+            &dir.path().join("model"),
+            &mut |_| {},
+        );
         let error = fetched.unwrap_err();
         assert!(
             matches!(error, FetchError::Hub(HubError::Client { .. })) && error.to_string().contains("owner/tiny"),

@@ -1,47 +1,85 @@
 //! `sst eval`
 
 use crate::options::Options;
-use anyhow::Context;
-use clap::{Args, ValueEnum};
-use sst_eval::{AnswerLengths, BENCHMARKS, Benchmark, ItemCounts, MmluScoring, Sampling, SuiteConfig};
-use sst_experiment::step::{EvaluateStep, evaluate};
+use anyhow::{Context, bail};
+use clap::{ArgGroup, Args, ValueEnum};
+use serde::Serialize;
+use sst_eval::{
+    AnswerLengths, BENCHMARKS, Benchmark, BenchmarkScore, Endpoint, EndpointConfig, Evaluation, ItemCounts,
+    JudgeChoice, MmluScoring, Protocol, Sampling, SuiteConfig,
+};
+use sst_experiment::step::{EvaluateAllStep, evaluate_all, folder_name};
+use sst_experiment::{Answerer, EvaluatedSystem};
 use std::path::PathBuf;
 
 /// Measure safety and skill: jailbreak refusals, MMLU, RepliQA and Alpaca, each with its 95 % interval.
+///
+/// Killed at any moment, the same command goes on where it stopped and ends with the same bytes.
 #[derive(Args)]
-#[command(after_help = "\
+#[command(
+    group = ArgGroup::new("answerer").required(true),
+    after_help = "\
 Examples:
   sst eval --model .models/smollm2-135m-instruct --data runs/data --out runs/eval-base
-  sst eval --model .models/smollm2-135m-instruct --adapter runs/v1 --data runs/data --shots 0 -n 50 --out runs/eval-v1")]
+  sst eval --model .models/smollm2-135m-instruct --adapter runs/v1 --data runs/data --shots 0 -n 50 --out runs/eval-v1
+  sst eval --model .models/smollm2-135m-instruct --with-base --adapter runs/v1 --adapter runs/v2 --data runs/data --out runs/evals
+  sst eval --endpoint http://localhost:8000/v1 --adapter v1 --data runs/data --out runs/eval-served
+  sst eval --endpoint http://localhost:8080/v1 --set scoring='\"next-token\"' --set concurrency=4 --data runs/data --out runs/eval-llamacpp"
+)]
 pub struct Eval {
     /// Folder of the base model.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// Folder of an adapter; the base model alone if not given.
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
-    /// Name in tables; the adapter folder's name, or `base`, if not given.
+    #[arg(long, value_name = "DIR", group = "answerer")]
+    model: Option<PathBuf>,
+    /// A server in place of a model of ours (vLLM, llama.cpp, TGI): its URL, up to and including /v1.
+    #[arg(long, value_name = "URL", group = "answerer")]
+    endpoint: Option<String>,
+    /// Folder of an adapter, or with --endpoint the name of a served model. May be repeated: all are evaluated in one batch.
+    #[arg(long = "adapter", value_name = "DIR")]
+    adapters: Vec<PathBuf>,
+    /// Evaluate the base model beside the adapters.
+    #[arg(long, requires = "adapters")]
+    with_base: bool,
+    /// Name in tables; the adapter's, or `base`, if not given.
     #[arg(long)]
     name: Option<String>,
+    /// With --endpoint: the model that is the base; the only one served if not given.
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    model_name: Option<String>,
+    /// With --endpoint: the environment variable that holds the API key.
+    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
+    api_key_env: Option<String>,
+    /// With --endpoint, a setting in TOML: concurrency=4, retries=10, scoring="next-token", body={stop=["###"]}. May be
+    /// repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "endpoint")]
+    settings: Vec<String>,
     /// Folder of data sets.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Benchmarks to run, in order; jailbreak, mmlu, repliqa and alpaca if not given.
-    #[arg(long, value_delimiter = ',')]
+    /// Preset of all that follows: default, study-v1 or study-v2.
+    #[arg(long, default_value_t)]
+    protocol: Protocol,
+    /// Benchmarks to run, in order; those of the protocol if not given.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", long_help = benchmarks_help())]
     benchmarks: Vec<String>,
     /// Items of each benchmark, drawn by the seed; all if not given.
     #[arg(short, long)]
     n: Option<usize>,
-    /// Worked examples before each MMLU question: 0 or 5.
-    #[arg(long, default_value_t = SuiteConfig::default().mmlu_shots)]
-    shots: usize,
+    /// Worked examples before each MMLU question, 0 to 5; those of the protocol if not given.
+    #[arg(long)]
+    shots: Option<usize>,
     /// What MMLU weighs: letters (" A" to " D") or choices (their texts, per byte; tells more on small models).
-    #[arg(long, value_enum, default_value = "letters", value_name = "WHAT")]
-    mmlu_scoring: Scoring,
+    #[arg(long, value_enum, value_name = "WHAT")]
+    mmlu_scoring: Option<Scoring>,
+    /// Who says what refuses: rules, keyword, classifier:FOLDER or endpoint:URL; the protocol's if not given.
+    ///
+    /// A classifier's labels may be named: classifier:FOLDER?refuses=LABEL&harmful=LABEL&input=pair. So may the model that
+    /// judges and the variable of its key: endpoint:URL?model=NAME&key=VARIABLE.
+    #[arg(long)]
+    judge: Option<JudgeChoice>,
     /// Tokens of a generated answer at most, for every benchmark; each its own default if not given.
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Sample answers at this temperature instead of taking the likeliest token.
+    /// Sample answers at this temperature; 0 takes the likeliest token; the protocol's way if not given.
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// With --temperature: sample from the likeliest tokens of this total probability.
@@ -50,7 +88,10 @@ pub struct Eval {
     /// Seed of the drawn items and of sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for scores and answers.
+    /// Requests between two saves; more fill batches better, fewer lose less when cut off.
+    #[arg(long, value_name = "N")]
+    chunk: Option<usize>,
+    /// Folder for scores and answers; of several systems, each gets a folder inside.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -61,79 +102,153 @@ enum Scoring {
     Choices,
 }
 
+/// What `--json` prints of one system.
+#[derive(Serialize)]
+struct Scores<'a> {
+    name: &'a str,
+    out: &'a PathBuf,
+    scores: &'a [BenchmarkScore],
+}
+
 impl Eval {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
-        let default = SuiteConfig::default();
-        let n = self.n;
-        let benchmarks = if self.benchmarks.is_empty() {
-            default.benchmarks.clone()
-        } else {
-            self.benchmarks
+        let step = EvaluateAllStep {
+            systems: self.systems()?,
+            data: self.data.clone(),
+            config: self.suite()?,
+            journal: self.out.clone(),
+            chunk: self.chunk,
+            device: options.device,
+        };
+        let mut reporter = options.reporter();
+        let evaluations = match (self.endpoint()?, self.model) {
+            (Some(config), _) => {
+                let mut endpoint = Endpoint::connect(&config.check()?)?;
+                evaluate_all(Answerer::Endpoint(&mut endpoint), &step, &mut *reporter)?
+            }
+            (None, Some(model)) => evaluate_all(Answerer::Model(&mut options.base(model)?), &step, &mut *reporter)?,
+            (None, None) => bail!("give --model or --endpoint"),
+        };
+        let pairs = || step.systems.iter().zip(&evaluations);
+        let scores = |(system, evaluation): (&'_ EvaluatedSystem, &'_ Evaluation)| text(system, evaluation);
+        let text: Vec<String> = pairs().map(scores).collect();
+        let json: Vec<Scores> = pairs()
+            .map(|(system, evaluation)| Scores {
+                name: &system.name,
+                out: &system.out,
+                scores: &evaluation.scores,
+            })
+            .collect();
+        options.print(&json, &text.join("\n"))
+    }
+
+    /// What to evaluate: the base model, the adapters, or both.
+    fn systems(&self) -> anyhow::Result<Vec<EvaluatedSystem>> {
+        let with_base = self.with_base || self.adapters.is_empty();
+        let adapters = self
+            .adapters
+            .iter()
+            .map(|adapter| (folder_name(adapter), Some(adapter)));
+        let mut systems: Vec<EvaluatedSystem> = with_base
+            .then(|| ("base".to_owned(), None))
+            .into_iter()
+            .chain(adapters)
+            .map(|(name, adapter)| EvaluatedSystem {
+                out: self.out.join(&name),
+                adapter: adapter.cloned(),
+                name,
+            })
+            .collect();
+        match (&mut *systems, &self.name) {
+            ([system], name) => {
+                self.out.clone_into(&mut system.out);
+                system.name = name.clone().unwrap_or(std::mem::take(&mut system.name));
+            }
+            (_, Some(_)) => bail!("--name is for one system; several are named by their folders"),
+            (_, None) => {}
+        }
+        Ok(systems)
+    }
+
+    fn endpoint(&self) -> anyhow::Result<Option<EndpointConfig>> {
+        let Some(url) = &self.endpoint else { return Ok(None) };
+        let mut table = toml::Table::new();
+        for setting in &self.settings {
+            let parsed: toml::Table = toml::from_str(setting)
+                .with_context(|| format!("--set {setting}: not KEY=VALUE with a TOML value; texts need quotes"))?;
+            table.extend(parsed);
+        }
+        let mut config: EndpointConfig = table.try_into().context("--set")?;
+        url.clone_into(&mut config.url);
+        config.model = self.model_name.clone().or(config.model);
+        config.api_key_variable = self.api_key_env.clone().or(config.api_key_variable);
+        Ok(Some(config))
+    }
+
+    fn suite(&self) -> anyhow::Result<SuiteConfig> {
+        let mut config = SuiteConfig::of(self.protocol);
+        if !self.benchmarks.is_empty() {
+            config.benchmarks = self
+                .benchmarks
                 .iter()
                 .map(|name| benchmark(name))
-                .collect::<anyhow::Result<_>>()?
+                .collect::<anyhow::Result<_>>()?;
+        }
+        config.n = ItemCounts::all(self.n);
+        config.mmlu_shots = self.shots.unwrap_or(config.mmlu_shots);
+        config.mmlu_scoring = match self.mmlu_scoring {
+            Some(Scoring::Letters) => MmluScoring::Letters,
+            Some(Scoring::Choices) => MmluScoring::Choices,
+            None => config.mmlu_scoring,
         };
-        let lengths = self.max_new_tokens.map_or(default.max_new_tokens, AnswerLengths::all);
-        let sampling = match self.temperature {
-            Some(temperature) => Sampling::Sample {
+        config.judge = self.judge.clone().unwrap_or(config.judge);
+        config.max_new_tokens = self.max_new_tokens.map_or(config.max_new_tokens, AnswerLengths::all);
+        config.seed = self.seed;
+        config.sampling = match (self.temperature, config.sampling) {
+            (Some(0.0), _) | (None, Sampling::Greedy) => Sampling::Greedy,
+            (Some(temperature), _) => Sampling::Sample {
                 temperature,
                 top_p: self.top_p,
                 seed: self.seed,
             },
-            None => Sampling::Greedy,
-        };
-        let adapter_name = || self.adapter.as_deref().map(sst_experiment::step::folder_name);
-        let name = self
-            .name
-            .clone()
-            .or_else(adapter_name)
-            .unwrap_or_else(|| "base".to_owned());
-        let step = EvaluateStep {
-            name,
-            adapter: self.adapter,
-            data: self.data,
-            config: SuiteConfig {
-                benchmarks,
-                n: ItemCounts::all(n),
-                max_new_tokens: lengths,
-                mmlu_shots: self.shots,
-                mmlu_scoring: match self.mmlu_scoring {
-                    Scoring::Letters => MmluScoring::Letters,
-                    Scoring::Choices => MmluScoring::Choices,
-                },
+            (None, Sampling::Sample { temperature, top_p, .. }) => Sampling::Sample {
+                temperature,
+                top_p,
                 seed: self.seed,
-                sampling,
-                ..default
             },
-            out: self.out,
         };
-        let evaluation = evaluate(&mut options.base(self.model)?, &step, &mut *options.reporter())?;
-        let lines: Vec<String> = evaluation
-            .scores
-            .iter()
-            .map(|s| {
-                let (factor, unit) = if s.benchmark.is_share() {
-                    (100.0, " %")
-                } else {
-                    (1.0, "")
-                };
-                format!(
-                    "{:<14} {:>6.1}{unit} [{:.1}, {:.1}]  n = {}  {}",
-                    s.benchmark.name(),
-                    factor * s.value,
-                    factor * s.ci_low,
-                    factor * s.ci_high,
-                    s.n,
-                    s.metric
-                )
-            })
-            .collect();
-        options.print(&evaluation.scores, &lines.join("\n"))
+        Ok(config)
     }
+}
+
+fn text(system: &EvaluatedSystem, evaluation: &Evaluation) -> String {
+    let line = |s: &BenchmarkScore| {
+        let (value, interval) = match s.metric.as_str() {
+            "nll_per_token" => (
+                format!("{:.3}", s.value),
+                format!("[{:.3}, {:.3}]", s.ci_low, s.ci_high),
+            ),
+            _ => {
+                let [value, low, high] = [s.value, s.ci_low, s.ci_high].map(|share| 100.0 * share);
+                (format!("{value:.1} %"), format!("[{low:.1}, {high:.1}]"))
+            }
+        };
+        let (name, benchmark) = (&system.name, s.benchmark.name());
+        format!(
+            "{name:<13} {benchmark:<15} {value:>7} {interval:<14} n = {}  {}",
+            s.n, s.metric
+        )
+    };
+    evaluation.scores.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn benchmark(name: &str) -> anyhow::Result<Benchmark> {
     let known = || BENCHMARKS.map(Benchmark::name).join(", ");
     serde_json::from_value(serde_json::json!(name))
         .with_context(|| format!("unknown benchmark `{name}`: known are {}", known()))
+}
+
+fn benchmarks_help() -> String {
+    let names = BENCHMARKS.map(Benchmark::name).join(", ");
+    format!("Benchmarks to run, in order; those of the protocol if not given: {names}")
 }

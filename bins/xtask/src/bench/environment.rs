@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::command::Command;
-use crate::setup::Pip;
+use crate::setup::environment;
 use crate::workspace::Workspace;
 
 /// On Linux torch brings its CUDA libraries, nearly all of the 5 GB: its Python half links them and does not load without.
@@ -17,7 +16,7 @@ const PINS: [&str; 5] = [
     "numpy",
 ];
 
-/// The Python that the user names, or else the one of [`python`].
+/// The Python that the user names, or else that of an environment of ours.
 pub fn chosen(workspace: &Workspace, named: Option<&Path>) -> Result<PathBuf> {
     match named {
         // A bare name is looked up in the PATH.
@@ -29,44 +28,7 @@ pub fn chosen(workspace: &Workspace, named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// The Python of an environment in `target/bench-environment`, made where it is not there or holds other versions.
 fn python(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.target.join("bench-environment");
-    // Written last, so that an installation that was cut off does not count.
-    let marker = folder.join("pins.txt");
-    let python = folder.join("bin/python3");
-    if is_current(&marker) && Command::new(&python).args(["--version"]).answer().is_some() {
-        eprintln!("environment of the reference: there");
-        return Ok(python);
-    }
-    Pip::environment(&folder)?
-        .install(workspace)
-        .args(PINS)
-        .run_quietly("environment of the reference: fetching PyTorch, transformers and PEFT (5 GB on Linux)")?;
-    std::fs::write(&marker, pins()).with_context(|| format!("{} cannot be written", marker.display()))?;
-    Ok(python)
-}
-
-fn pins() -> String {
-    PINS.join("\n") + "\n"
-}
-
-fn is_current(marker: &Path) -> bool {
-    std::fs::read_to_string(marker).is_ok_and(|text| text == pins())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_same_pins_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let marker = dir.path().join("pins.txt");
-        assert!(!is_current(&marker));
-        std::fs::write(&marker, pins()).unwrap();
-        assert!(is_current(&marker));
-        std::fs::write(&marker, pins().replace("torch==2.13.0", "torch==2.12.0")).unwrap();
-        assert!(!is_current(&marker));
-    }
+    let what = "environment of the reference (PyTorch, transformers and PEFT; 5 GB on Linux)";
+    environment::pinned(workspace, "bench-environment", &PINS, what)
 }

@@ -1,12 +1,15 @@
-//! What a build needs from outside: libtorch, OpenBLAS, and the demo model. Nothing is brought twice.
+//! What builds and tests need from outside: libtorch, OpenBLAS, the demo model, a server. Nothing is brought twice.
 
 mod blas;
 mod demo_model;
+pub mod environment;
 mod libtorch;
 mod pip;
+mod server;
 
 pub use libtorch::Build;
 pub use pip::Pip;
+pub use server::Server;
 
 use std::path::PathBuf;
 

@@ -7,7 +7,7 @@ mod merge;
 mod subspace;
 mod train;
 
-pub use evaluate::{EvaluateStep, evaluate};
+pub use evaluate::{EvaluateAllStep, EvaluateStep, evaluate, evaluate_all};
 pub use fisher::{FisherStep, fisher, fisher_shard};
 pub use merge::{MergeStep, merge};
 pub use subspace::{SubspaceStep, subspace};
