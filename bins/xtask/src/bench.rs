@@ -1,7 +1,8 @@
-//! The benchmarks: those of Criterion, a target of the crate they measure, and two of whole processes side by side.
+//! The benchmarks: those of Criterion, a target of the crate they measure, and three of whole processes side by side.
 
 mod agreement;
 mod environment;
+mod eval;
 mod fisher;
 mod measurement;
 mod merge;
@@ -16,6 +17,7 @@ use clap::Subcommand;
 
 use crate::workspace::Workspace;
 
+pub use eval::EvalBench;
 pub use fisher::FisherBench;
 pub use merge::MergeBench;
 
@@ -40,6 +42,15 @@ pub enum Bench {
         after_help = "Examples:\n  cargo xtask bench fisher\n  cargo xtask bench fisher --rounds 1 --samples 16 --memory-samples 64\n  cargo xtask bench fisher --python ~/venv/bin/python --data my-data"
     )]
     Fisher(FisherBench),
+    /// Answers and likelihoods beside those of Hugging Face transformers, and eight adapters in one batch beside eight runs.
+    ///
+    /// Brings libtorch, the demo model and an environment with PyTorch (5 GB on Linux), then runs both sides in turn, one
+    /// process at a time. The last line printed is one JSON object with the four ratios and, under `details`, every
+    /// measurement. A goal that is missed is reported and is no failure; likelihoods that differ are.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench eval\n  cargo xtask bench eval --rounds 1 --prompts 16 --items 2 --no-curve\n  cargo xtask bench eval --python ~/venv/bin/python"
+    )]
+    Eval(EvalBench),
 }
 
 /// Runs one set of benchmarks, or where none is named those of Criterion; `args` go to Criterion.
@@ -51,5 +62,6 @@ pub fn bench(workspace: &Workspace, bench: Option<Bench>, args: Vec<OsString>) -
             .run(),
         Some(Bench::Merge(bench)) => merge::run(workspace, &bench),
         Some(Bench::Fisher(bench)) => fisher::run(workspace, &bench),
+        Some(Bench::Eval(bench)) => eval::run(workspace, &bench),
     }
 }

@@ -12,7 +12,7 @@ const SHORT: usize = 64;
 pub struct BatchLimits {
     /// Rows at most.
     pub rows: usize,
-    /// Rows times the longest row at most; a single longer row is a batch of its own.
+    /// Tokens at most, padding included; a single longer row is a batch of its own.
     pub tokens: usize,
 }
 
@@ -68,9 +68,9 @@ impl BatchLimits {
 /// Which end of a short row is filled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Before the first token: for generation, where all rows end together.
+    /// Before the first token: all rows end together.
     Left,
-    /// After the last token: for scoring and training, where no mask is then needed.
+    /// After the last token: as in training, where no mask is then needed.
     Right,
 }
 
@@ -81,7 +81,7 @@ pub enum Side {
 /// [`Error::Example`] when a token is not below `vocab`.
 pub(crate) fn pad(rows: &[&[u32]], side: Side, vocab: usize, device: Device) -> Result<(Tensor, Vec<i64>), Error> {
     let seq = rows.iter().map(|r| r.len()).max().unwrap_or(0);
-    let mut ids = Vec::with_capacity(rows.len() * seq);
+    let mut ids: Vec<i64> = Vec::with_capacity(rows.len() * seq);
     let mut lefts = Vec::with_capacity(rows.len());
     for row in rows {
         if let Some(token) = row.iter().find(|&&t| t as usize >= vocab) {

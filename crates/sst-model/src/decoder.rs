@@ -4,23 +4,27 @@
 //! adapters name what they change.
 
 mod attention;
+mod bank;
 mod head;
 mod norm;
 mod projection;
 mod tape;
 
+pub(crate) use bank::Bank;
 pub(crate) use head::Targets;
 pub(crate) use tape::Tape;
 pub use tape::{FactorGradients, LinearGradient, LoraGradient, Reading};
 
 use crate::Error;
-use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::lora::Lora;
 use crate::mask::Mask;
+use crate::pack::Pack;
 use crate::rope::{Rope, Rotation};
+use crate::runs::Adapters;
 use crate::weights::Weights;
-use attention::{Attended, attend};
+use attention::Attended;
+pub(crate) use attention::attend;
 use head::Head;
 use norm::RmsNorm;
 use projection::{Part, Projection};
@@ -111,21 +115,35 @@ impl Decoder {
     }
 
     fn linears(&self) -> impl Iterator<Item = (&Projection, &Part)> {
-        self.layers
-            .iter()
-            .flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down])
+        self.projections()
             .flat_map(|projection| projection.parts().iter().map(move |part| (projection, part)))
+    }
+
+    fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down])
+    }
+
+    /// The factors of `adapters`, stacked.
+    pub(crate) fn bank(&self, adapters: &[&Lora]) -> Bank {
+        Bank::new(self.projections(), adapters, self.kind())
     }
 
     /// Last hidden states, before the final norm: [batch * seq, d_model].
     ///
-    /// `ids` are [batch, seq] token numbers, `mask` says which keys each of them may see and where it stands, `cache`
-    /// holds the keys and values of earlier tokens and takes those of these.
-    pub(crate) fn hidden(&self, ids: &Tensor, mask: &Mask, cache: Option<&mut KvCache>, stack: &[&Lora]) -> Tensor {
-        self.forward(ids, mask, cache, stack, None).0
+    /// `ids` are [batch, seq] token numbers, `mask` says which keys each of them may see and where it stands.
+    pub(crate) fn hidden(&self, ids: &Tensor, mask: &Mask, stack: &[&Lora]) -> Tensor {
+        let adapters = &Adapters::Stack(stack);
+        self.forward(ids, Sight::Rows(mask), adapters, None, None).0
     }
 
-    /// As [`Decoder::hidden`] without a cache at the tokens numbered `rows` (of batch * seq), [rows, d_model], keeping what
+    /// Last hidden states, before the final norm, of the tokens of a pack numbered `picked`: [picked, d_model]. `adapters`
+    /// are those of all tokens and those of the picked ones.
+    pub(crate) fn packed(&self, ids: &Tensor, pack: Pack, adapters: [&Adapters; 2], picked: &Tensor) -> Tensor {
+        let [all, last] = adapters;
+        self.forward(ids, Sight::Pack(pack), all, Some((picked, last)), None).0
+    }
+
+    /// As [`Decoder::hidden`] at the tokens numbered `rows` (of batch * seq), [rows, d_model], keeping what
     /// [`Decoder::backward`] needs to show the linears `wanted`.
     pub(crate) fn traced(
         &self,
@@ -139,17 +157,16 @@ impl Decoder {
             .layers
             .last()
             .is_some_and(|l| !is_wanted(&l.gate_up, wanted) && !is_wanted(&l.down, wanted));
-        let mut trace = Trace {
-            layers: Vec::with_capacity(self.layers.len()),
-            last_rows: early.then(|| rows.shallow_clone()),
-        };
-        let (mut hidden, rotation) = self.forward(ids, mask, None, stack, Some(&mut trace));
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let adapters = &Adapters::Stack(stack);
+        let last = early.then_some((&rows, adapters));
+        let (mut hidden, rotation) = self.forward(ids, Sight::Rows(mask), adapters, last, Some(&mut layers));
         if !early {
             hidden = hidden.index_select(0, &rows);
         }
         let (batch, seq) = (ids.size()[0], ids.size()[1]);
         let tape = Tape {
-            layers: trace.layers,
+            layers,
             rotation,
             batch,
             seq,
@@ -159,47 +176,51 @@ impl Decoder {
         (hidden, tape)
     }
 
+    /// `last` are the tokens that matter after the last layer's attention, with their adapters; all where not given.
     fn forward(
         &self,
         ids: &Tensor,
-        mask: &Mask,
-        mut cache: Option<&mut KvCache>,
-        stack: &[&Lora],
-        mut trace: Option<&mut Trace>,
+        mut sight: Sight,
+        adapters: &Adapters,
+        last: Option<(&Tensor, &Adapters)>,
+        mut trace: Option<&mut Vec<LayerTape>>,
     ) -> (Tensor, Rotation) {
         let _guard = tch::no_grad_guard();
         let (batch, seq) = (ids.size()[0], ids.size()[1]);
         let (heads, kv, hd) = self.head_counts();
-        let rotation = self.rope.at(mask.positions(), self.kind());
+        let rotation = self.rope.at(sight.positions(), self.kind());
         let mut x = Tensor::embedding(&self.embedding, &ids.flatten(0, 1), -1, false, false);
         for (n, layer) in self.layers.iter().enumerate() {
             let x_scale = layer.input_norm.scale(&x);
-            let qkv = layer.qkv.apply(&layer.input_norm.apply(&x, &x_scale), stack);
+            let qkv = layer.qkv.apply(&layer.input_norm.apply(&x, &x_scale), adapters);
             let split = qkv.y.view([batch, seq, heads + 2 * kv, hd]);
             let turned = rotation.apply(&split.narrow(2, 0, heads + kv));
             let q = turned.narrow(2, 0, heads);
-            let mut k = turned.narrow(2, heads, kv);
-            // A copy, so that keeping the values does not keep the whole projection.
-            let mut v = split.narrow(2, heads + kv, kv).contiguous();
-            if let Some(cache) = cache.as_deref_mut() {
-                (k, v) = cache.extend(n, &k, &v);
-            }
-            let attended = trace.is_some().then(|| Attended::new(&q, &k, &v, mask));
-            let mixed = attended
-                .as_ref()
-                .map_or_else(|| attend(&q, &k, &v, mask), Attended::out);
-            let last = n + 1 == self.layers.len();
-            let rows = trace.as_ref().and_then(|t| t.last_rows.as_ref()).filter(|_| last);
+            let k = turned.narrow(2, heads, kv);
+            let v = split.narrow(2, heads + kv, kv);
+            let (mixed, attended) = match &mut sight {
+                Sight::Rows(mask) if trace.is_some() => {
+                    // A copy, so that keeping the values does not keep the whole projection.
+                    let attended = Attended::new(&q, &k, &v.contiguous(), mask);
+                    (attended.out(), Some(attended))
+                }
+                Sight::Rows(mask) => (attend(&q, &k, &v, mask), None),
+                Sight::Pack(pack) => (pack.attend(n, &q, &k, &v), None),
+            };
+            let (rows, adapters) = match last.filter(|_| n + 1 == self.layers.len()) {
+                Some((rows, adapters)) => (Some(rows), adapters),
+                None => (None, adapters),
+            };
             let only = |t: &Tensor| rows.map_or_else(|| t.shallow_clone(), |rows| t.index_select(0, rows));
-            let mut o = layer.o.apply(&only(&joined_heads(&mixed)), stack);
+            let mut o = layer.o.apply(&only(&joined_heads(&mixed)), adapters);
             let y = o.y.g_add_(&only(&x));
             let y_scale = layer.post_norm.scale(&y);
-            let gate_up = layer.gate_up.apply(&layer.post_norm.apply(&y, &y_scale), stack);
-            let mut down = layer.down.apply(&gated(&gate_up.y), stack);
+            let gate_up = layer.gate_up.apply(&layer.post_norm.apply(&y, &y_scale), adapters);
+            let mut down = layer.down.apply(&gated(&gate_up.y), adapters);
             let next = down.y.g_add_(&y);
             let x = std::mem::replace(&mut x, next);
             if let (Some(trace), Some(attended)) = (trace.as_deref_mut(), attended) {
-                trace.layers.push(LayerTape {
+                trace.push(LayerTape {
                     x,
                     x_scale,
                     qkv_h: qkv.h,
@@ -212,9 +233,6 @@ impl Decoder {
                     down_h: down.h,
                 });
             }
-        }
-        if let Some(cache) = cache {
-            cache.advance(seq);
         }
         (x, rotation)
     }
@@ -323,11 +341,21 @@ impl Decoder {
     }
 }
 
-/// What a forward pass is to keep.
-struct Trace {
-    layers: Vec<LayerTape>,
-    /// The tokens that matter after the last layer's attention; all where not given.
-    last_rows: Option<Tensor>,
+/// What the tokens of a forward pass see.
+enum Sight<'a> {
+    /// The tokens of their own row.
+    Rows(&'a Mask),
+    /// What the pack holds for them.
+    Pack(Pack<'a>),
+}
+
+impl Sight<'_> {
+    fn positions(&self) -> &Tensor {
+        match self {
+            Self::Rows(mask) => mask.positions(),
+            Self::Pack(pack) => pack.positions(),
+        }
+    }
 }
 
 fn is_wanted(projection: &Projection, wanted: &dyn Fn(&ModulePath) -> bool) -> bool {

@@ -1,26 +1,24 @@
-//! Batched generation with a key-value cache: every row stops on its own, finished rows leave the batch.
+//! Batched generation with a key-value cache: a sequence that ends makes room for the next one that waits.
 
 use crate::Error;
-use crate::batch::Side;
-use crate::cache::KvCache;
 use crate::host::tokens;
-use crate::lora::Lora;
 use crate::model::LanguageModel;
+use crate::pack::{Fate, Passes};
+use crate::prefix::Sequence;
+use crate::queue::Queue;
+use crate::score::{adapters, place};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sst_eval::{
     ContinuationScore, Finish, GenerateRequest, Generated, Generator, GeneratorError, Sampling, ScoreRequest,
 };
-use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
-/// One prompt under way.
+/// One answer under way.
 struct Row {
     request: usize,
-    ids: Vec<u32>,
-    max_new: usize,
+    adapter: usize,
     answer: Vec<u32>,
-    finish: Option<Finish>,
     random: ChaCha8Rng,
 }
 
@@ -53,113 +51,103 @@ impl LanguageModel {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Generated>, Error> {
         check_sampling(sampling)?;
-        let mut groups: BTreeMap<Option<&str>, Vec<Row>> = BTreeMap::new();
-        for (at, request) in requests.iter().enumerate() {
-            let row = self.row(at, request, sampling)?;
-            groups.entry(request.adapter.as_deref()).or_default().push(row);
-        }
-        let mut answers: Vec<Option<Generated>> = requests.iter().map(|_| None).collect();
-        let mut done = 0;
         let _guard = tch::no_grad_guard();
-        for (adapter, rows) in groups {
-            let stack = self.stack(adapter.as_slice())?;
-            let lengths: Vec<usize> = rows.iter().map(|r| r.ids.len() + r.max_new).collect();
-            let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
-            for batch in self.limits.plan(&lengths) {
-                let batch = batch.iter().filter_map(|&i| rows[i].take()).collect();
-                for row in self.complete(batch, &stack, sampling)? {
-                    answers[row.request] = Some(Generated {
-                        text: self.tokenizer.decode(&row.answer, true)?,
-                        tokens: row.answer.len(),
-                        finish: row.finish.unwrap_or(Finish::Length),
-                    });
-                    done += 1;
-                }
+        let prompts: Vec<Vec<u32>> = requests
+            .iter()
+            .enumerate()
+            .map(|(at, request)| self.prompt(at, request))
+            .collect::<Result<_, _>>()?;
+        let adapters = adapters(requests.iter().map(|r| r.adapter.as_deref()));
+        let asked: Vec<usize> = (0..requests.len())
+            .filter(|&i| requests[i].max_new_tokens > 0)
+            .collect();
+        let sequences: Vec<Sequence> = asked
+            .iter()
+            .map(|&i| Sequence {
+                adapter: place(&adapters, requests[i].adapter.as_deref()),
+                tokens: &prompts[i],
+                branches: Vec::new(),
+            })
+            .collect();
+        let empty = Generated {
+            text: String::new(),
+            tokens: 0,
+            finish: Finish::Length,
+        };
+        let mut answers = vec![empty; requests.len()];
+        let mut done = requests.len() - asked.len();
+        let mut passes = Passes::new(self, &adapters, self.limits.rows.min(sequences.len()))?;
+        let mut queue = Queue::new(&sequences, Fate::Slot);
+        let mut live: Vec<Row> = Vec::new(); // in the order of their slots
+        loop {
+            let room = self.limits.rows - live.len();
+            let due = queue.take(room, self.limits.tokens.saturating_sub(live.len()));
+            if live.is_empty() && due.segments.is_empty() {
+                return Ok(answers);
+            }
+            let last: Vec<(u32, usize)> = live
+                .iter()
+                .filter_map(|row| Some((*row.answer.last()?, row.adapter)))
+                .collect();
+            let ends = due.leaves.iter().map(|leaf| live.len() + leaf.end);
+            let picked: Vec<i64> = (0..live.len()).chain(ends).map(|token| token as i64).collect();
+            let hidden = passes.forward(&last, &due.segments, &picked)?;
+            due.closed.iter().for_each(|&node| passes.close(node));
+            live.extend(due.leaves.iter().map(|leaf| Row {
+                request: asked[leaf.of],
+                adapter: sequences[leaf.of].adapter,
+                answer: Vec::new(),
+                random: generator(sampling, &prompts[asked[leaf.of]]),
+            }));
+            if live.is_empty() {
+                continue; // Nothing but a prefix fitted.
+            }
+            let next = choose(&self.decoder.logits(&hidden), sampling, &mut live);
+            let before = done;
+            // From the last slot to the first, for the sequence of the last one moves to where one has ended.
+            for slot in (0..live.len()).rev() {
+                let row = &mut live[slot];
+                let finish = if self.tokenizer.eos_ids().contains(&next[slot]) {
+                    Finish::Stop
+                } else {
+                    row.answer.push(next[slot]);
+                    if row.answer.len() < requests[row.request].max_new_tokens {
+                        continue;
+                    }
+                    Finish::Length
+                };
+                answers[row.request] = Generated {
+                    text: self.tokenizer.decode(&row.answer, true)?,
+                    tokens: row.answer.len(),
+                    finish,
+                };
+                live.swap_remove(slot);
+                passes.release(slot);
+                done += 1;
+            }
+            if done > before {
                 progress(done);
             }
         }
-        Ok(answers.into_iter().flatten().collect())
     }
 
-    fn row(&self, at: usize, request: &GenerateRequest, sampling: &Sampling) -> Result<Row, Error> {
+    /// The tokens of a request's prompt.
+    fn prompt(&self, at: usize, request: &GenerateRequest) -> Result<Vec<u32>, Error> {
         let ids = self.tokenizer.encode_prompt(&request.prompt)?;
-        let id = || format!("generation request {at}");
+        let refused = |reason| {
+            let id = format!("generation request {at}");
+            Err(Error::Example { id, reason })
+        };
         if ids.is_empty() {
-            return Err(Error::Example {
-                id: id(),
-                reason: "the prompt has no tokens".into(),
-            });
+            return refused("the prompt has no tokens".into());
         }
         let (needed, limit) = (ids.len() + request.max_new_tokens, self.decoder.config().max_position);
         if needed > limit {
-            let reason = format!("prompt and answer need {needed} positions, the model has {limit}");
-            return Err(Error::Example { id: id(), reason });
+            return refused(format!(
+                "prompt and answer need {needed} positions, the model has {limit}"
+            ));
         }
-        let seed = match sampling {
-            Sampling::Greedy => 0,
-            Sampling::Sample { seed, .. } => *seed,
-        };
-        Ok(Row {
-            request: at,
-            random: generator(seed, &ids),
-            ids,
-            max_new: request.max_new_tokens,
-            answer: Vec::new(),
-            finish: (request.max_new_tokens == 0).then_some(Finish::Length),
-        })
-    }
-
-    /// Runs one batch to its end.
-    fn complete(&self, mut live: Vec<Row>, stack: &[&Lora], sampling: &Sampling) -> Result<Vec<Row>, Error> {
-        let device = self.decoder.device();
-        let prompts: Vec<&[u32]> = live.iter().map(|r| r.ids.as_slice()).collect();
-        let (mut ids, mut lefts) = self.pad(&prompts, Side::Left)?;
-        let longest = live.iter().map(|r| r.max_new).max().unwrap_or(0) as i64;
-        let capacity = ids.size()[1] + longest;
-        let mut cache = KvCache::new(
-            self.decoder.config(),
-            live.len() as i64,
-            capacity,
-            self.decoder.kind(),
-            device,
-        );
-        let mut finished = Vec::new();
-        loop {
-            let mask = self.mask(&lefts, cache.len(), ids.size()[1]);
-            let hidden = self.decoder.hidden(&ids, &mask, Some(&mut cache), stack);
-            let last = hidden.unflatten(0, [ids.size()[0], ids.size()[1]]).select(1, -1);
-            let logits = self.decoder.logits(&last); // [live, vocab]
-            let next = choose(&logits, sampling, &mut live);
-            for (row, &token) in live.iter_mut().zip(&next) {
-                if row.finish.is_some() {
-                    continue;
-                }
-                if self.tokenizer.eos_ids().contains(&token) {
-                    row.finish = Some(Finish::Stop);
-                } else {
-                    row.answer.push(token);
-                    if row.answer.len() == row.max_new {
-                        row.finish = Some(Finish::Length);
-                    }
-                }
-            }
-            let open: Vec<usize> = (0..live.len()).filter(|&i| live[i].finish.is_none()).collect();
-            if open.is_empty() {
-                finished.append(&mut live);
-                return Ok(finished);
-            }
-            let mut tokens: Vec<i64> = next.iter().map(|&t| i64::from(t)).collect();
-            // Dropping rows copies the cache once, and every later step is cheaper for it.
-            if open.len() * 4 <= live.len() * 3 {
-                cache.keep(&self.long(&open.iter().map(|&i| i as i64).collect::<Vec<_>>()));
-                tokens = open.iter().map(|&i| tokens[i]).collect();
-                lefts = open.iter().map(|&i| lefts[i]).collect();
-                let (kept, gone): (Vec<Row>, Vec<Row>) = live.into_iter().partition(|r| r.finish.is_none());
-                live = kept;
-                finished.extend(gone);
-            }
-            ids = self.long(&tokens).unsqueeze(1);
-        }
+        Ok(ids)
     }
 }
 
@@ -190,7 +178,11 @@ fn choose(logits: &Tensor, sampling: &Sampling, rows: &mut [Row]) -> Vec<u32> {
 }
 
 /// Randomness keyed by the seed and the prompt, so that neither order nor batch changes an answer.
-fn generator(seed: u64, ids: &[u32]) -> ChaCha8Rng {
+fn generator(sampling: &Sampling, ids: &[u32]) -> ChaCha8Rng {
+    let seed = match sampling {
+        Sampling::Greedy => 0,
+        Sampling::Sample { seed, .. } => *seed,
+    };
     let mut key = seed.to_le_bytes().to_vec();
     key.extend(ids.iter().flat_map(|t| t.to_le_bytes()));
     let digest = sst_artefact::sha256_bytes(&key);

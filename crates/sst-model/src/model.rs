@@ -134,8 +134,8 @@ impl LanguageModel {
         let stack = self.stack(adapters)?;
         let _guard = tch::no_grad_guard();
         let (ids, lefts) = self.pad(rows, side)?;
-        let mask = self.mask(&lefts, 0, ids.size()[1]);
-        let logits = self.decoder.logits(&self.decoder.hidden(&ids, &mask, None, &stack));
+        let mask = self.mask(&lefts, ids.size()[1]);
+        let logits = self.decoder.logits(&self.decoder.hidden(&ids, &mask, &stack));
         Ok(logits.unflatten(0, [ids.size()[0], ids.size()[1]]))
     }
 
@@ -143,9 +143,9 @@ impl LanguageModel {
         pad(rows, side, self.decoder.config().vocab_size, self.decoder.device())
     }
 
-    pub(crate) fn mask(&self, lefts: &[i64], past: i64, seq: i64) -> Mask {
+    pub(crate) fn mask(&self, lefts: &[i64], seq: i64) -> Mask {
         let window = self.decoder.config().sliding_window;
-        Mask::new(lefts, past, seq, window, (self.decoder.kind(), self.decoder.device()))
+        Mask::padded(lefts, seq, window, (self.decoder.kind(), self.decoder.device()))
     }
 
     pub(crate) fn long(&self, values: &[i64]) -> Tensor {

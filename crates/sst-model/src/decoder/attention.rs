@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 /// softmax(q k^T / sqrt(head_dim) + bias) v, [batch, seq, heads, head_dim], from q of that shape and k, v
 /// [batch, keys, kv_heads, head_dim].
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
+pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
     fused::attend(q, k, v, mask)
 }
 
@@ -63,7 +63,7 @@ mod tests {
                 (Tensor::arange(count, on) * pace).sin().reshape([batch, seq, heads, 8])
             };
             let (q, k, v) = (wave(heads, 0.7), wave(kv_heads, 1.3), wave(kv_heads, 0.4));
-            let mask = Mask::new(&vec![0; batch as usize], 0, seq, None, on);
+            let mask = Mask::padded(&vec![0; batch as usize], seq, None, on);
             let blocked = Attended::new(&q, &k, &v, &mask);
             assert!(matches!(blocked, Attended::Blocked(_)));
             let fused = Fused::new(&q, &k, &v, &mask);

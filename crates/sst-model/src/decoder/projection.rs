@@ -5,6 +5,7 @@
 
 use crate::Error;
 use crate::lora::{Lora, LoraFactors};
+use crate::runs::{Adapters, Run, RunOf};
 use crate::weights::Weights;
 use sst_adapter::ModulePath;
 use tch::Tensor;
@@ -69,10 +70,28 @@ impl Projection {
         })
     }
 
-    /// x [tokens, d_in].
-    pub fn apply(&self, x: &Tensor, stack: &[&Lora]) -> Projected {
-        let kind = x.kind();
+    /// x [tokens, d_in]; `h` is kept for a stack alone.
+    pub fn apply(&self, x: &Tensor, adapters: &Adapters) -> Projected {
         let y = x.linear(&self.weight, self.bias.as_ref());
+        let h = match adapters {
+            Adapters::Stack(stack) => self.add(x, stack, &y),
+            Adapters::Runs(runs) => {
+                for Run { from, len, of } in runs {
+                    let [x, y] = [x, &y].map(|t| t.narrow(0, *from, *len));
+                    match of {
+                        RunOf::One(lora) => _ = self.add(&x, &[lora], &y),
+                        RunOf::Each(bank, places) => bank.add(self, &x, places, &y),
+                    }
+                }
+                Vec::new()
+            }
+        };
+        Projected { y, h }
+    }
+
+    /// Adds s B (A x) of every adapted part to y, and returns A x.
+    fn add(&self, x: &Tensor, stack: &[&Lora], y: &Tensor) -> Vec<Tensor> {
+        let kind = x.kind();
         let h = self.adapted(stack).map(|(part, _, factors)| {
             let h = x.matmul(&factors.a.to_kind(kind).tr());
             let _ = y
@@ -80,8 +99,7 @@ impl Projection {
                 .addmm_(&(&h * factors.scale), &factors.b.to_kind(kind).tr());
             h
         });
-        let h = h.collect();
-        Projected { y, h }
+        h.collect()
     }
 
     /// g = s B^T d of every adapted part, [tokens, r] each, from d [tokens, sum of d_out].
