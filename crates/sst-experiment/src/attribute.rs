@@ -1,8 +1,8 @@
 //! Run every mixture of two recipes and divide the difference of their scores among the stages.
 
 use crate::attribution::{Attribution, Combination, ItemScores};
+use crate::cells::Cells;
 use crate::results::System;
-use crate::sweep::Cells;
 use crate::{Error, LazyModel, Recipe, RecipePair, Reporter, Run, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -96,7 +96,11 @@ fn cell(
     }
     let (mut system, folder) = cells.merge(variant, recipe.fisher.samples[0], &recipe.merges[0])?;
     // Named by the adapters alone, so that equal merges by different strategies are one system to evaluate.
-    let evaluation = cells.evaluate(&variant.name, &mut system, Some(folder))?;
+    let name = std::mem::replace(&mut system.name, variant.name.clone());
+    let mut alone = [(system, Some(folder))];
+    let evaluation = cells.evaluate(&mut alone)?.remove(0);
+    let [(mut system, _)] = alone;
+    system.name = name;
     let mut scores = ItemScores::new();
     for record in evaluation.records {
         scores

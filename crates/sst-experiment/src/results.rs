@@ -33,6 +33,18 @@ pub struct Results {
     pub leakage: Vec<SetLeakage>,
     /// Base model, adapters and merges, in the order of the table.
     pub systems: Vec<System>,
+    /// Merges that could not be made or evaluated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<FailedCell>,
+}
+
+/// A merge of the grid that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCell {
+    /// What it would be called in the table.
+    pub name: String,
+    /// Why.
+    pub error: String,
 }
 
 /// One system that was evaluated, with every setting that made it.
@@ -71,6 +83,22 @@ pub struct FisherFacts {
     pub seed: u64,
 }
 
+impl System {
+    /// A system that is no merge.
+    pub(crate) fn bare(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            variant: None,
+            strategy: None,
+            fisher: None,
+            diagnostics: None,
+            scores: Vec::new(),
+            adapter: None,
+            evaluation: PathBuf::new(),
+        }
+    }
+}
+
 impl Results {
     pub(crate) fn new(recipe: &Recipe, model: Input, data: &Path) -> Self {
         Self {
@@ -82,6 +110,7 @@ impl Results {
             suite: recipe.eval.clone(),
             leakage: Vec::new(),
             systems: Vec::new(),
+            failed: Vec::new(),
         }
     }
 

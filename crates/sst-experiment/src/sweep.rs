@@ -1,16 +1,14 @@
 //! Run a recipe: every step once, in a folder named by what went into it.
 
-use crate::request::Request;
-use crate::results::{FisherFacts, Results, System};
-use crate::step::{self, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
-use crate::{AdapterRecipe, Comparison, Error, LazyModel, Recipe, Reporter, Variant};
-use sst_data::{DataFolder, Dataset, Split};
-use sst_eval::Evaluation;
-use sst_fim::{Estimate, FisherConfig};
-use sst_merge::{MergeRecipe, StatisticsPaths, StrategyConfig};
-use sst_subspace::{Estimator, SubspaceConfig};
+use crate::cells::{Cells, cell_name};
+use crate::results::{FailedCell, Results, System};
+use crate::{Comparison, Error, LazyModel, Recipe, Reporter};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// Systems evaluated in the same batches: enough that products over the base weights are wide, few enough that a table
+/// comes now and then.
+const SYSTEMS_AT_ONCE: usize = 8;
 
 /// Where a recipe runs: data in, run folder out.
 #[derive(Debug, Clone)]
@@ -21,381 +19,118 @@ pub struct Run {
     pub out: PathBuf,
     /// The command to show in model cards.
     pub command: String,
+    /// Whether cells that failed before are tried again.
+    pub retry_failed: bool,
 }
 
 /// Trains, measures, merges and evaluates all that the recipe asks for; what the run folder already holds is reused.
 ///
-/// Writes `aggregated_results.json` and `comparison.md` into the run folder after every system, so that an interrupted
-/// run shows what it has.
+/// A merge that fails is kept with its error among [`Results::failed`], and the sweep goes on. `aggregated_results.json` and
+/// `comparison.md` are written as evaluations end, so that an interrupted run shows what it has. Several processes may run
+/// one recipe in one folder: each part is computed by one of them.
 ///
 /// # Errors
-/// [`Error::Leakage`] when items are trained on and evaluated on alike and the recipe does not allow it; the first step's
-/// [`Error`] that fails; what was finished before it stays.
+/// [`Error::Leakage`] when items are trained on and evaluated on alike and the recipe does not allow it; whatever keeps an
+/// adapter from being trained, or the base model or an adapter from being evaluated. What was finished before it stays.
 pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
     let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
     let results = Results {
         leakage,
         ..Results::new(recipe, base.input()?, &run.data)
     };
-    let cells = Cells::new(base, recipe, run, reporter);
-    Sweep { cells, results }.all()
+    let failed_before = match Results::read(&run.out) {
+        Ok(before) if before.recipe == results.recipe && !run.retry_failed => before.failed,
+        _ => Vec::new(),
+    };
+    let sweep = Sweep {
+        failed_before: failed_before.into_iter().map(|cell| (cell.name, cell.error)).collect(),
+        cells: Cells::new(base, recipe, run, reporter),
+        results,
+        recipe,
+        run,
+    };
+    sweep.all()
 }
+
+/// A system to evaluate, and its adapter's folder.
+type Candidate = (System, Option<PathBuf>);
 
 struct Sweep<'a> {
     cells: Cells<'a>,
     results: Results,
+    recipe: &'a Recipe,
+    run: &'a Run,
+    failed_before: BTreeMap<String, String>,
 }
 
 impl Sweep<'_> {
     fn all(mut self) -> Result<Results, Error> {
-        let recipe = self.cells.recipe;
-        for name in recipe.adapters.keys() {
+        let names: Vec<&String> = self.recipe.adapters.keys().collect();
+        let mut systems = vec![(System::bare("base"), None)];
+        for name in names {
             self.cells.train(name)?;
+            systems.push((System::bare(name), Some(self.cells.folders[name].clone())));
         }
-        self.evaluate(System::bare("base"), None)?;
-        for name in recipe.adapters.keys() {
-            let folder = self.cells.folders[name].clone();
-            self.evaluate(System::bare(name), Some(folder))?;
+        systems.extend(self.merges());
+        for group in systems.chunks(SYSTEMS_AT_ONCE) {
+            self.evaluate(group)?;
         }
-        for variant in &recipe.variants {
-            for &samples in &recipe.fisher.samples {
-                for strategy in &recipe.merges {
-                    let (system, folder) = self.cells.merge(variant, samples, strategy)?;
-                    self.evaluate(system, Some(folder))?;
-                }
-            }
-        }
+        self.write()?;
         Ok(self.results)
     }
 
-    fn evaluate(&mut self, mut system: System, adapter: Option<PathBuf>) -> Result<(), Error> {
-        let name = system.name.clone();
-        self.cells.evaluate(&name, &mut system, adapter)?;
-        self.results.systems.push(system);
-        let out = &self.cells.run.out;
-        self.results.write(out)?;
+    /// Every merge of the grid that succeeds.
+    fn merges(&mut self) -> Vec<Candidate> {
+        let mut merged = Vec::new();
+        for variant in &self.recipe.variants {
+            for &samples in &self.recipe.fisher.samples {
+                for strategy in &self.recipe.merges {
+                    let name = cell_name(variant, samples, strategy);
+                    if let Some(error) = self.failed_before.remove(&name) {
+                        self.results.failed.push(FailedCell { name, error });
+                        continue;
+                    }
+                    match self.cells.merge(variant, samples, strategy) {
+                        Ok((system, folder)) => merged.push((system, Some(folder))),
+                        Err(error) => self.fail(name, &error),
+                    }
+                }
+            }
+        }
+        merged
+    }
+
+    /// Evaluates a group at once; where that fails, one by one, so that one system's fault is not the others'.
+    fn evaluate(&mut self, group: &[Candidate]) -> Result<(), Error> {
+        let mut together = group.to_vec();
+        if self.cells.evaluate(&mut together).is_ok() {
+            self.results
+                .systems
+                .extend(together.into_iter().map(|(system, _)| system));
+            return self.write();
+        }
+        for (system, folder) in group {
+            let mut alone = [(system.clone(), folder.clone())];
+            match self.cells.evaluate(&mut alone) {
+                Ok(_) => self.results.systems.extend(alone.map(|(system, _)| system)),
+                Err(error) if system.strategy.is_some() => self.fail(system.name.clone(), &error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.write()
+    }
+
+    fn fail(&mut self, name: String, error: &Error) {
+        let error = error.to_string();
+        tracing::warn!(cell = name, error, "a cell failed");
+        self.results.failed.push(FailedCell { name, error });
+    }
+
+    fn write(&self) -> Result<(), Error> {
+        self.results.write(&self.run.out)?;
         let table = Comparison::of(&self.results).markdown();
-        Ok(sst_artefact::write_atomic(&out.join("comparison.md"), |w| {
+        Ok(sst_artefact::write_atomic(&self.run.out.join("comparison.md"), |w| {
             std::io::Write::write_all(w, table.as_bytes())
         })?)
-    }
-}
-
-/// The steps of a recipe, each in a folder named by what went into it.
-pub(crate) struct Cells<'a> {
-    base: &'a mut LazyModel,
-    recipe: &'a Recipe,
-    run: &'a Run,
-    reporter: &'a mut dyn Reporter,
-    folders: BTreeMap<String, PathBuf>, // of trained adapters, by name
-}
-
-impl<'a> Cells<'a> {
-    pub(crate) fn new(
-        base: &'a mut LazyModel,
-        recipe: &'a Recipe,
-        run: &'a Run,
-        reporter: &'a mut dyn Reporter,
-    ) -> Self {
-        Self {
-            base,
-            recipe,
-            run,
-            reporter,
-            folders: BTreeMap::new(),
-        }
-    }
-
-    /// Folder `<kind>/<name>-<key>` of the run.
-    fn folder(&self, kind: &str, name: &str, request: &Request) -> PathBuf {
-        self.run.out.join(kind).join(format!("{name}-{}", request.key()))
-    }
-
-    fn data(&self, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
-        Ok(DataFolder::open(&self.run.data)?.path(adapter.dataset, Split::Train)?)
-    }
-
-    /// Trains the adapter of that name.
-    pub(crate) fn train(&mut self, name: &str) -> Result<(), Error> {
-        let adapter = &self.recipe.adapters[name];
-        let data = self.data(adapter)?;
-        let mut step = TrainStep {
-            name: name.to_owned(),
-            dataset: adapter.dataset,
-            data,
-            config: adapter.train.clone(),
-            out: PathBuf::new(),
-        };
-        let request = step::train_request(self.base, &step)?;
-        step.out = self.folder("adapters", name, &request);
-        step::train(self.base, &step, self.reporter)?;
-        self.folders.insert(name.to_owned(), step.out);
-        Ok(())
-    }
-
-    /// Fisher statistics of one adapter's parameters: folder and samples used.
-    fn fisher(&mut self, name: &str, samples: usize) -> Result<(PathBuf, u64), Error> {
-        let recipe = &self.recipe.fisher;
-        let config = FisherConfig {
-            estimator: recipe.estimator,
-            protocol: recipe.protocol,
-            samples: Some(samples),
-            max_tokens: recipe.max_tokens,
-            seed: self.recipe.seed,
-            ..FisherConfig::default()
-        };
-        self.measure(&[name], self.recipe.adapters[name].dataset, config)
-    }
-
-    /// Kronecker factors for a merge: folders and what was measured.
-    fn statistics(
-        &mut self,
-        variant: &Variant,
-        samples: usize,
-        strategy: &str,
-    ) -> Result<(StatisticsPaths, FisherFacts), Error> {
-        let recipe = &self.recipe.statistics;
-        let config = FisherConfig {
-            estimator: Estimator::Kron,
-            weighting: recipe.weighting,
-            samples: Some(samples),
-            max_tokens: recipe.max_tokens,
-            seed: self.recipe.seed,
-            ..FisherConfig::default()
-        };
-        let dataset = |name: &String| self.recipe.adapters[name].dataset;
-        let stack: Vec<&str> = variant.utility.iter().map(String::as_str).collect();
-        let measured: Vec<(Vec<&str>, Dataset)> = if strategy == "regmean" {
-            let alone = |name| (vec![String::as_str(name)], dataset(name));
-            variant.utility.iter().chain([&variant.safety]).map(alone).collect()
-        } else {
-            let of = recipe.utility.iter().copied().chain([dataset(&variant.safety)]);
-            of.map(|dataset| (stack.clone(), dataset)).collect()
-        };
-        let mut folders = Vec::new();
-        let mut used = Vec::new();
-        for (stack, dataset) in measured {
-            let (folder, n) = self.measure(&stack, dataset, config.clone())?;
-            folders.push(folder);
-            used.push(n);
-        }
-        let paths = StatisticsPaths {
-            safety: folders.pop().unwrap_or_default(),
-            utility: folders,
-        };
-        let facts = FisherFacts {
-            estimator: config.estimator,
-            protocol: config.protocol,
-            samples,
-            samples_used: used,
-            seed: config.seed,
-        };
-        Ok((paths, facts))
-    }
-
-    /// One estimate on the base model with trained adapters: folder and samples used.
-    fn measure(&mut self, stack: &[&str], dataset: Dataset, config: FisherConfig) -> Result<(PathBuf, u64), Error> {
-        let mut estimate = Estimate {
-            config,
-            out: PathBuf::new(),
-        };
-        let name = format!("{}-{dataset}", stack.join("+"));
-        let mut step = FisherStep {
-            name: name.clone(),
-            adapters: stack.iter().map(|name| self.folders[*name].clone()).collect(),
-            parameters: None,
-            dataset,
-            data: DataFolder::open(&self.run.data)?.path(dataset, Split::Train)?,
-            estimates: Vec::new(),
-        };
-        let request = step::fisher_request(self.base, &step, &estimate)?;
-        estimate.out = self.folder("fisher", &name, &request);
-        let out = estimate.out.clone();
-        step.estimates.push(estimate);
-        let metas = step::fisher(self.base, &step, self.reporter)?;
-        Ok((out, metas.iter().map(|meta| meta.samples).sum()))
-    }
-
-    /// One merge of trained adapters, measured on the way but not evaluated, and its folder.
-    pub(crate) fn merge(
-        &mut self,
-        variant: &Variant,
-        samples: usize,
-        strategy: &StrategyConfig,
-    ) -> Result<(System, PathBuf), Error> {
-        let checked = strategy.clone().check()?;
-        let label = format!("{} {} n={samples}", label(strategy), variant.name);
-        let (basis, mut fisher) = match checked.config()["k"].as_u64() {
-            Some(k) if checked.needs().basis => {
-                let (folder, facts) = self.subspace(variant, samples, k as usize)?;
-                (Some(folder), Some(facts))
-            }
-            _ => (None, None),
-        };
-        let mut diagonals = Vec::new();
-        if checked.needs().diagonals {
-            let (folders, facts) = self.fishers(variant, samples)?;
-            (diagonals, fisher) = (folders, Some(facts));
-        }
-        let mut statistics = None;
-        if checked.needs().statistics {
-            let (paths, facts) = self.statistics(variant, samples, checked.name())?;
-            (statistics, fisher) = (Some(paths), Some(facts));
-        }
-        let mut step = MergeStep {
-            recipe: MergeRecipe {
-                subspace: basis,
-                statistics,
-                diagonals,
-                seed: self.recipe.seed,
-                ..MergeRecipe::new(
-                    variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
-                    self.folders[&variant.safety].clone(),
-                    strategy.clone(),
-                )
-            },
-            command: self.run.command.clone(),
-            out: PathBuf::new(),
-        };
-        let name = format!("{}-{}", checked.name(), variant.name);
-        step.out = self.folder("merges", &name, &step::merge_request(&step)?);
-        let diagnostics = step::merge(&step)?;
-        let system = System {
-            variant: Some(variant.name.clone()),
-            strategy: Some(strategy.clone()),
-            fisher,
-            diagnostics: Some(diagnostics),
-            ..System::bare(&label)
-        };
-        Ok((system, step.out))
-    }
-
-    /// Fisher statistics of every adapter of a variant, the safety adapter's last: folders and what was measured.
-    fn fishers(&mut self, variant: &Variant, samples: usize) -> Result<(Vec<PathBuf>, FisherFacts), Error> {
-        let mut folders = Vec::new();
-        let mut used = Vec::new();
-        for name in variant.utility.iter().chain([&variant.safety]) {
-            let (folder, n) = self.fisher(name, samples)?;
-            folders.push(folder);
-            used.push(n);
-        }
-        let facts = FisherFacts {
-            estimator: self.recipe.fisher.estimator,
-            protocol: self.recipe.fisher.protocol,
-            samples,
-            samples_used: used,
-            seed: self.recipe.seed,
-        };
-        Ok((folders, facts))
-    }
-
-    fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
-        let (mut folders, facts) = self.fishers(variant, samples)?;
-        let safety = folders.pop().unwrap_or_default();
-        let diagonal = matches!(self.recipe.fisher.estimator, Estimator::Diag | Estimator::DiagVariance);
-        let mut step = SubspaceStep {
-            utility: folders,
-            safety,
-            config: SubspaceConfig {
-                k,
-                eps: diagonal.then_some(self.recipe.fisher.eps),
-                ..SubspaceConfig::default()
-            },
-            out: PathBuf::new(),
-        };
-        step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
-        step::subspace(&step, self.reporter)?;
-        Ok((step.out, facts))
-    }
-
-    /// Evaluates an adapter, or the base model, under `name`, and notes the scores and both folders in `system`.
-    pub(crate) fn evaluate(
-        &mut self,
-        name: &str,
-        system: &mut System,
-        adapter: Option<PathBuf>,
-    ) -> Result<Evaluation, Error> {
-        let mut step = EvaluateStep {
-            name: name.to_owned(),
-            adapter: adapter.clone(),
-            data: self.run.data.clone(),
-            config: self.recipe.eval.clone(),
-            out: PathBuf::new(),
-        };
-        let file_name: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || "+.=-".contains(c) {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let request = step::evaluate_request(self.base, &step)?;
-        step.out = self.folder("evaluations", &file_name, &request);
-        let evaluation = step::evaluate(self.base, &step, self.reporter)?;
-        system.scores = evaluation.scores.clone();
-        system.adapter = adapter.map(|path| self.relative(&path));
-        system.evaluation = self.relative(&step.out);
-        Ok(evaluation)
-    }
-
-    fn relative(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.run.out).unwrap_or(path).to_path_buf()
-    }
-}
-
-impl System {
-    /// A system that is no merge.
-    pub(crate) fn bare(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            variant: None,
-            strategy: None,
-            fisher: None,
-            diagnostics: None,
-            scores: Vec::new(),
-            adapter: None,
-            evaluation: PathBuf::new(),
-        }
-    }
-}
-
-/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.
-fn label(strategy: &StrategyConfig) -> String {
-    fn words(value: &serde_json::Value, name: &str, out: &mut Vec<String>) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (key, inner) in fields {
-                    if inner.is_object() && name == "mode" {
-                        out.push(key.clone());
-                    }
-                    words(inner, key, out);
-                }
-            }
-            serde_json::Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
-            serde_json::Value::String(text) => out.push(text.clone()),
-            serde_json::Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    words(&serde_json::to_value(strategy).unwrap_or_default(), "", &mut out);
-    out.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_tell_strategies_apart() {
-        let v2 =
-            r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
-        let v2: StrategyConfig = serde_json::from_str(v2).unwrap();
-        assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
-        let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();
-        assert_eq!(label(&v1), "V1 k=20 alpha=1 aligned");
     }
 }

@@ -49,6 +49,7 @@ impl Attribute {
             data: self.data,
             out: self.out,
             command: super::command_line(),
+            retry_failed: false,
         };
         let base = &mut options.base(self.model)?;
         let attribution = attribute(base, &pair, config, &run, &mut *options.reporter())?;

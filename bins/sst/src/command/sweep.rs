@@ -11,7 +11,8 @@ use std::path::PathBuf;
 Example:
   sst sweep docs/recipes/demo.toml --data runs/data --out runs/demo
 
-Interrupted? Run the same command again: finished parts are reused, training goes on from its last checkpoint.")]
+Interrupted? Run the same command again: finished parts are reused, training goes on from its last checkpoint.
+A merge that fails is reported at the end and left out of the table; --retry-failed tries it again.")]
 pub struct Sweep {
     /// The recipe, a TOML file.
     recipe: PathBuf,
@@ -24,6 +25,9 @@ pub struct Sweep {
     /// The run folder.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Try merges again that failed in an earlier run of this recipe.
+    #[arg(long)]
+    retry_failed: bool,
 }
 
 impl Sweep {
@@ -33,8 +37,16 @@ impl Sweep {
             data: self.data,
             out: self.out,
             command: super::command_line(),
+            retry_failed: self.retry_failed,
         };
         let results = sweep(&mut options.base(self.model)?, &recipe, &run, &mut *options.reporter())?;
-        options.print(&results, &Comparison::of(&results).text())
+        options.print(&results, &Comparison::of(&results).text())?;
+        for cell in &results.failed {
+            eprintln!("failed: {}: {}", cell.name, cell.error);
+        }
+        match results.failed.len() {
+            0 => Ok(()),
+            n => anyhow::bail!("{n} merges failed; mend what they name and run again with --retry-failed"),
+        }
     }
 }
