@@ -86,6 +86,14 @@ pub enum Error {
         /// The files of data there are.
         found: String,
     },
+    /// An item to learn from has no response.
+    #[error("{}: {id} has no response to learn; train on a set with answers", path.display())]
+    Unanswered {
+        /// The file.
+        path: PathBuf,
+        /// The item.
+        id: String,
+    },
     /// A setting of an import is out of range.
     #[error("import: `{key}` is {value}, expected {expected}")]
     Import {

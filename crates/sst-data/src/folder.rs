@@ -73,6 +73,21 @@ impl Dataset {
             }
         })
     }
+
+    /// As [`Dataset::read`], of items to learn from.
+    ///
+    /// # Errors
+    /// [`Error::Unanswered`] naming the first item without a response; the faults of the file.
+    pub fn read_answered(self, path: &Path) -> Result<Vec<Example>, Error> {
+        let examples = self.read(path)?;
+        match examples.iter().find(|example| example.response.is_empty()) {
+            Some(example) => Err(Error::Unanswered {
+                path: path.to_path_buf(),
+                id: example.id.clone(),
+            }),
+            None => Ok(examples),
+        }
+    }
 }
 
 impl fmt::Display for Dataset {
@@ -276,6 +291,16 @@ mod tests {
             "{message}"
         );
         assert!(data.mmlu().unwrap_err().to_string().contains("has no mmlu/"));
+    }
+
+    #[test]
+    fn requests_without_an_answer_are_not_learnt_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.csv");
+        std::fs::write(&path, "goal,target\nDo it,Sure\n").unwrap();
+        assert_eq!(Dataset::AdvBench.read(&path).unwrap().len(), 1);
+        let message = Dataset::AdvBench.read_answered(&path).unwrap_err().to_string();
+        assert!(message.contains("advbench/train/1 has no response"), "{message}");
     }
 
     #[test]

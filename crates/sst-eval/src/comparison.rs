@@ -137,8 +137,9 @@ pub struct Pair {
     pub p_value: f64,
     /// The same after Holm's correction over the family.
     pub p_holm: f64,
-    /// The smallest true difference that this sample shows in four cases of five, at 5 % and before correction.
-    pub detectable: f64,
+    /// The smallest true difference that this sample shows in four cases of five, at 5 % and before correction; absent where it shows
+    /// none at all.
+    pub detectable: Option<f64>,
     /// What the corrected p-value says at 5 %.
     pub verdict: Outcome,
     /// Whether the second is not worse by more than the margin; absent without one.
@@ -229,7 +230,8 @@ fn measure(
     let higher_is_better = outcome::higher_is_better(benchmark, &column.metric);
     let compared = pairs.iter().filter_map(|&(i, j)| {
         let names = [i, j].map(|place| systems[place].name.as_str());
-        pair(names, [&column.values[i], &column.values[j]], higher_is_better, config)
+        let values = [&column.values[i][..], &column.values[j][..]];
+        pair(&column.metric, names, values, higher_is_better, config)
     });
     Measure {
         benchmark,
@@ -237,33 +239,47 @@ fn measure(
         primary: column.primary,
         higher_is_better,
         n: column.n(),
-        values: column.values.iter().map(|values| SystemValue::of(values)).collect(),
+        values: column
+            .values
+            .iter()
+            .map(|values| SystemValue::of(&column.metric, values))
+            .collect(),
         pairs: compared.collect(),
     }
 }
 
 impl SystemValue {
-    fn of(values: &[Option<f64>]) -> Option<Self> {
+    fn of(metric: &str, values: &[Option<f64>]) -> Option<Self> {
         let known: Vec<f64> = values.iter().copied().flatten().collect();
         if known.is_empty() {
             return None;
         }
         let rate = known.iter().all(|&x| x == 0.0 || x == 1.0);
         let successes = known.iter().filter(|&&x| x == 1.0).count();
+        let interval = if rate {
+            wilson_interval(successes, known.len())
+        } else {
+            mean_interval(&known)
+        };
         Some(Self {
             value: mean(&known),
-            interval: if rate {
-                wilson_interval(successes, known.len())
-            } else {
-                mean_interval(&known)
+            interval: Interval {
+                low: interval.low.max(0.0),
+                high: interval.high.min(most(metric)),
             },
             n: known.len(),
         })
     }
 }
 
+/// The largest value there is: every metric but nats is a share.
+fn most(metric: &str) -> f64 {
+    if metric == "nll_per_token" { f64::INFINITY } else { 1.0 }
+}
+
 /// Two systems on one measure; nothing where one of them has no item that carries it.
 fn pair(
+    metric: &str,
     names: [&str; 2],
     values: [&[Option<f64>]; 2],
     higher_is_better: Option<bool>,
@@ -299,7 +315,7 @@ fn pair(
         test: if counts.is_some() { "mcnemar-mid-p" } else { "bootstrap" }.to_owned(),
         p_value,
         p_holm: p_value,
-        detectable,
+        detectable: Some(detectable).filter(|&d| d < most(metric)),
         verdict: Outcome::of(found.difference, p_value, higher_is_better),
         non_inferiority: non_inferiority(&found, counts, higher_is_better, config.margin),
     })
@@ -379,7 +395,7 @@ mod tests {
         // 15 items one way: 2 (1/2)^15 - (1/2)^15, and twice that in a family of two.
         assert!((b.p_value - 0.5f64.powi(15)).abs() < 1e-12 && (b.p_holm - 0.5f64.powi(14)).abs() < 1e-12);
         assert_eq!(c.verdict, Outcome::NotDistinguishable);
-        assert!((c.p_value - 0.25).abs() < 1e-12 && c.detectable > 0.05);
+        assert!((c.p_value - 0.25).abs() < 1e-12 && c.detectable.unwrap() > 0.05);
         assert_eq!(measure.values[1].unwrap().interval, wilson_interval(75, 100));
         let newcombe = b.newcombe.unwrap();
         assert!(newcombe.low > 0.05 && newcombe.low < 0.15 && newcombe.high > 0.15);

@@ -54,31 +54,19 @@ impl Request {
         if self.is_done(folder)? {
             return Ok(None);
         }
-        sst_artefact::create_dir(folder)?;
-        let path = folder.join(LOCK_FILE);
-        let fault = sst_artefact::Error::io("lock", &path);
-        let file = match File::create(&path) {
-            Ok(file) => file,
-            Err(e) => return Err(fault(e).into()),
-        };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                tracing::info!(folder = %folder.display(), "another process is at it; waiting");
-                file.lock().map_err(fault)?;
+        let lock = loop {
+            let lock = locked(folder)?;
+            // Whoever held it before may have deleted it.
+            if is_at(&lock, &folder.join(LOCK_FILE)) {
+                break lock;
             }
-            Err(TryLockError::Error(e)) => return Err(fault(e).into()),
-        }
+        };
         let claim = Claim {
             request: self,
             folder: folder.to_path_buf(),
-            _lock: file,
+            _lock: lock,
         };
-        if self.is_done(folder)? {
-            claim.forget_lock()?;
-            return Ok(None);
-        }
-        Ok(Some(claim))
+        Ok(if self.is_done(folder)? { None } else { Some(claim) })
     }
 
     /// Whether `folder` holds the whole result of this request.
@@ -127,18 +115,52 @@ impl Claim<'_> {
         }
         manifest.facts[KEY] = self.request.value.clone();
         manifest.write(&self.folder)?;
-        self.forget_lock()
+        Ok(())
     }
+}
 
-    /// Whoever waits for a finished result finds it, and needs no lock any more.
-    fn forget_lock(&self) -> Result<(), Error> {
-        match std::fs::remove_file(self.folder.join(LOCK_FILE)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                Err(sst_artefact::Error::io("remove", self.folder.join(LOCK_FILE))(e).into())
-            }
-            _ => Ok(()),
-        }
+impl Drop for Claim<'_> {
+    /// Leaves no trace but the result: neither the lock nor a folder in which there is nothing.
+    fn drop(&mut self) {
+        // What cannot be removed does no harm: a folder that holds something, a lock that somebody has deleted.
+        let _ = std::fs::remove_file(self.folder.join(LOCK_FILE));
+        let _ = std::fs::remove_dir(&self.folder);
     }
+}
+
+/// The folder's lock file, made where it is missing, locked.
+fn locked(folder: &Path) -> Result<File, Error> {
+    sst_artefact::create_dir(folder)?;
+    let path = folder.join(LOCK_FILE);
+    let fault = |e| Error::from(sst_artefact::Error::io("lock", &path)(e));
+    let file = match File::create(&path) {
+        // Deleted with its folder by a claim that was given up.
+        Err(e) if e.kind() == ErrorKind::NotFound => return locked(folder),
+        other => other.map_err(fault)?,
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            tracing::info!(folder = %folder.display(), "another process is at it; waiting");
+            file.lock().map_err(fault)?;
+        }
+        Err(TryLockError::Error(e)) => return Err(fault(e)),
+    }
+    Ok(file)
+}
+
+/// Whether an open file is the one at `path` still.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |of: std::fs::Metadata| (of.dev(), of.ino());
+    let (ours, there) = (file.metadata().map(place), path.metadata().map(place));
+    ours.is_ok_and(|ours| there.is_ok_and(|there| ours == there))
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 /// What a finished result of kind `what` measured, kept under `key` in its manifest.

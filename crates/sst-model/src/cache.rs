@@ -209,7 +209,7 @@ mod tests {
             let all = (0..config.layers).map(|layer| cache.append(layer, &at, &k, &v));
             all.last().unwrap()
         };
-        append(&mut cache, &[102, 455, 304]);
+        let _ = append(&mut cache, &[102, 455, 304]);
         // Past the end of a block.
         let (k, v) = append(&mut cache, &[103, 456, 305]);
         assert_eq!(cache.lengths(), [4, 257, 6]);

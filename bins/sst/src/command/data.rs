@@ -4,7 +4,7 @@ use crate::options::Options;
 use clap::{Args, Subcommand};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
-use sst_data::{DataFolder, ImportConfig, Imported, Leak, Published, SetLeakage};
+use sst_data::{DataFolder, ImportConfig, Imported, Leak, LeakKind, Published, SetLeakage};
 use std::path::{Path, PathBuf};
 
 /// Items of a pair of sets that are named in the table.
@@ -227,5 +227,10 @@ fn name(leak: &Leak) -> String {
     } else {
         String::new()
     };
-    format!("{} is {}{share}", leak.eval, leak.train)
+    let how = match leak.kind {
+        LeakKind::Exact => "is",
+        LeakKind::Near => "is much like",
+        LeakKind::Document => "has the document of",
+    };
+    format!("{} {how} {}{share}", leak.eval, leak.train)
 }

@@ -48,7 +48,7 @@ pub struct Eval {
     /// With --endpoint: the environment variable that holds the API key.
     #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
     api_key_env: Option<String>,
-    /// With --endpoint, a setting in TOML: concurrency=4, retries=10, scoring="next-token", body={stop=["###"]}. May be
+    /// With --endpoint, a setting in TOML: concurrency=4, retries=10, scoring="next-token", body={stop=["END"]}. May be
     /// repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "endpoint")]
     settings: Vec<String>,

@@ -46,8 +46,9 @@ pub struct CountPair {
     pub p_value: f64,
     /// The same after Holm's correction over the pairs.
     pub p_holm: f64,
-    /// The smallest true difference that samples of the smaller size show in four cases of five, at 5 %.
-    pub detectable: f64,
+    /// The smallest true difference that samples of the smaller size show in four cases of five, at 5 %; absent where they
+    /// show none at all.
+    pub detectable: Option<f64>,
     /// What the corrected p-value says at 5 %; of bare counts nobody knows which side is better.
     pub verdict: Outcome,
 }
@@ -89,7 +90,8 @@ pub fn compare_counts(systems: &[(String, Count)]) -> Result<CountComparison, Er
                 interval: found.interval,
                 p_value: found.p_value,
                 p_holm: found.p_value,
-                detectable: detectable_proportion_difference(first.rate(), first.n.min(count.n)),
+                detectable: Some(detectable_proportion_difference(first.rate(), first.n.min(count.n)))
+                    .filter(|d| d.is_finite()),
                 verdict: Outcome::NotDistinguishable,
             })
         })
@@ -130,7 +132,12 @@ mod tests {
         let found = counted(&[391, 374, 391, 383, 383, 387, 387, 368], 500).unwrap();
         assert!(found.pairs.iter().all(|p| p.verdict == Outcome::NotDistinguishable));
         assert!(found.series.p_value > 0.5 && found.series.degrees_of_freedom == 7);
-        assert!(found.pairs.iter().all(|p| p.detectable > 0.07 && p.detectable < 0.08));
+        assert!(
+            found
+                .pairs
+                .iter()
+                .all(|p| p.detectable.is_some_and(|d| d > 0.07 && d < 0.08))
+        );
     }
 
     #[test]

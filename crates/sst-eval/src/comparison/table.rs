@@ -137,14 +137,13 @@ impl CountComparison {
     }
 }
 
-fn sentence(outcome: Outcome, n: usize, detectable: f64, unit: Unit) -> String {
-    match outcome {
-        Outcome::NotDistinguishable if unit.reachable(detectable) => format!(
-            "{} at n = {n}: differences under {} cannot be seen",
-            outcome.word(),
-            unit.size(detectable)
-        ),
-        Outcome::NotDistinguishable => format!("{} at n = {n}: no difference can be seen", outcome.word()),
+fn sentence(outcome: Outcome, n: usize, detectable: Option<f64>, unit: Unit) -> String {
+    match (outcome, detectable) {
+        (Outcome::NotDistinguishable, Some(d)) => {
+            let size = unit.size(d);
+            format!("{} at n = {n}: differences under {size} cannot be seen", outcome.word())
+        }
+        (Outcome::NotDistinguishable, None) => format!("{} at n = {n}: no difference can be seen", outcome.word()),
         _ => outcome.word().to_owned(),
     }
 }
@@ -194,14 +193,6 @@ impl Unit {
             Unit::Nats => "nats",
         };
         format!("{} {name}", self.value(x))
-    }
-
-    /// Whether a difference can be as large at all.
-    fn reachable(self, x: f64) -> bool {
-        match self {
-            Unit::Points => x < 1.0,
-            Unit::Nats => x.is_finite(),
-        }
     }
 }
 

@@ -91,10 +91,14 @@ impl Bca {
         self.draws.quantile(level)
     }
 
-    /// The two-sided p-value of a true value of 0; never 0, as B draws show nothing rarer than 1 in B + 1.
+    /// The two-sided p-value of a true value of 0; never below 1 / (B + 1), which is as much as B draws can show.
     pub fn p_value(&self) -> f64 {
-        let n = self.draws.0.len() as f64;
-        let share = (n * self.draws.share_below(0.0, self.rounding) + 0.5) / (n + 1.0);
+        let least = 1.0 / (self.draws.0.len() + 1) as f64;
+        let share = self.draws.share_below(0.0, self.rounding);
+        // Where no draw lies beyond 0 no interval reaches it.
+        if share == 0.0 || share == 1.0 {
+            return least;
+        }
         let level = quantile(share) - self.bias;
         let stretch = 1.0 + self.acceleration * level;
         // Past the pole of the correction only the plain percentile is left.
@@ -104,7 +108,7 @@ impl Bca {
             level + self.bias
         };
         let one_sided = normal_cdf(z);
-        (2.0 * one_sided.min(1.0 - one_sided)).clamp(1.0 / (n + 1.0), 1.0)
+        (2.0 * one_sided.min(1.0 - one_sided)).clamp(least, 1.0)
     }
 }
 

@@ -1,15 +1,26 @@
 //! Confidence intervals of a rate and of a mean.
 
 use super::two_sided_z;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A confidence interval; 95 % where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Lower end.
+    #[serde(deserialize_with = "low")]
     pub low: f64,
     /// Upper end.
+    #[serde(deserialize_with = "high")]
     pub high: f64,
+}
+
+/// JSON has no infinity: an end that is open is written as null.
+fn low<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
+}
+
+fn high<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl Interval {
@@ -135,6 +146,9 @@ mod tests {
     #[test]
     fn too_few_values_bound_nothing() {
         assert_eq!(wilson_interval(0, 0), Interval { low: 0.0, high: 1.0 });
-        assert_eq!(mean_interval(&[0.5]).low, f64::NEG_INFINITY);
+        let open = mean_interval(&[0.5]);
+        assert_eq!(open.low, f64::NEG_INFINITY);
+        let read: Interval = serde_json::from_str(&serde_json::to_string(&open).unwrap()).unwrap();
+        assert_eq!(read, open);
     }
 }

@@ -37,7 +37,7 @@ pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter
     let Some(claim) = request.claim(&step.out)? else {
         return fact(&step.out, "report", "manifest of a trained adapter");
     };
-    let examples = step.dataset.read(&step.data)?;
+    let examples = step.dataset.read_answered(&step.data)?;
     let folder = base.source().folder.clone();
     let checkpoint = step.out.join(CHECKPOINT);
     let trainer = Trainer::new(base.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
