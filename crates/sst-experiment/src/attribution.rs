@@ -13,7 +13,7 @@ use sst_eval::{Benchmark, Interval, holm, paired_bootstrap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const RESULTS_FILE: &str = "attribution.json";
+pub(crate) const RESULTS_FILE: &str = "attribution.json";
 const TABLE_FILE: &str = "attribution.md";
 
 /// The score of every item of one combination, by benchmark and item.

@@ -17,6 +17,7 @@ mod lazy_model;
 mod leakage;
 mod recipe;
 mod recipe_pair;
+pub mod report;
 mod reporter;
 mod request;
 mod results;

@@ -11,6 +11,7 @@ mod inspect;
 mod judge;
 mod merge;
 mod model;
+mod report;
 mod subspace;
 mod sweep;
 mod train;
@@ -54,6 +55,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Run a recipe: train, measure, merge over a grid, evaluate, compare.
     Sweep(sweep::Sweep),
+    /// Write the report of a run: tables, tests, charts, findings.
+    Report(report::Report),
 }
 
 impl Command {
@@ -74,6 +77,7 @@ impl Command {
             Self::Attribute(command) => command.run(options),
             Self::Inspect(command) => command.run(options),
             Self::Sweep(command) => command.run(options),
+            Self::Report(command) => command.run(options),
         }
     }
 }

@@ -1,0 +1,157 @@
+//! How to come to the same numbers: commands, versions, hashes.
+
+use crate::{Error, Recipe, Results};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sst_artefact::{Input, Manifest};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a reader needs to repeat the work.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reproduction {
+    /// Version of the tool that wrote the results.
+    pub results_version: Option<String>,
+    /// Version of the tool that wrote the report.
+    pub report_version: String,
+    /// Commands, in order.
+    pub commands: Vec<String>,
+    /// Inputs by role with their SHA-256: the base model, every data set, the results themselves.
+    pub inputs: BTreeMap<String, Input>,
+    /// The recipe with all defaults filled in, as TOML.
+    pub recipe: Option<String>,
+}
+
+impl Reproduction {
+    /// Of a study's figures: the report alone can be repeated.
+    pub(super) fn of_study(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            results_version: None,
+            report_version: env!("CARGO_PKG_VERSION").to_owned(),
+            commands: vec![format!("sst report {}", quoted(path))],
+            inputs: BTreeMap::from([("figures".to_owned(), Input::hash(path)?)]),
+            recipe: None,
+        })
+    }
+
+    /// Of a run folder.
+    pub(super) fn of_run(folder: &Path, results: &Results) -> Result<Self, Error> {
+        let mut inputs = BTreeMap::from([
+            (
+                "results".to_owned(),
+                Input::hash(&folder.join(crate::results::RESULTS_FILE))?,
+            ),
+            ("model".to_owned(), results.model.clone()),
+        ]);
+        for system in &results.systems {
+            let manifest = Manifest::read(&folder.join(&system.evaluation))?;
+            let data = manifest
+                .inputs
+                .into_iter()
+                .filter(|(role, _)| role != "adapter" && role != "model");
+            inputs.extend(data);
+        }
+        let recipe = recipe(&results.recipe);
+        let mut commands = vec![format!("sst report {}", quoted(folder))];
+        if recipe.is_some() {
+            commands.insert(
+                0,
+                format!(
+                    "sst sweep recipe.toml --model {} --data {} --out {}",
+                    quoted(&results.model.path),
+                    quoted(&results.data),
+                    quoted(folder)
+                ),
+            );
+        }
+        Ok(Self {
+            results_version: Some(results.tool_version.clone()),
+            report_version: env!("CARGO_PKG_VERSION").to_owned(),
+            commands,
+            inputs,
+            recipe,
+        })
+    }
+}
+
+/// The recipe as a file that reads as the same recipe; `None` where this version would read another one.
+fn recipe(resolved: &Value) -> Option<String> {
+    let names = resolved["variants"].as_array()?.iter().map(|v| v["name"].clone());
+    let file = without_nulls(json!({
+        "seed": resolved["seed"],
+        "variants": names.collect::<Vec<_>>(),
+        "adapters": resolved["adapters"],
+        "fisher": resolved["fisher"],
+        "statistics": resolved["statistics"],
+        "merge": resolved["merges"],
+        "eval": resolved["eval"],
+        "goals": resolved["goals"],
+    }))?;
+    let text = toml::to_string(&file).ok()?;
+    let again = serde_json::to_value(Recipe::parse(&text).ok()?).ok()?;
+    holds(&again, resolved).then_some(text)
+}
+
+/// Whether every setting of `old` is in `new`, which may know more of them.
+fn holds(new: &Value, old: &Value) -> bool {
+    match (new, old) {
+        (_, Value::Null) => true,
+        (Value::Object(new), Value::Object(old)) => old
+            .iter()
+            .all(|(key, value)| holds(new.get(key).unwrap_or(&Value::Null), value)),
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| holds(new, old))
+        }
+        (new, old) => new == old,
+    }
+}
+
+/// TOML has no null: an absent key says the same.
+fn without_nulls(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(fields) => {
+            let kept = fields
+                .into_iter()
+                .filter_map(|(key, inner)| Some((key, without_nulls(inner)?)));
+            Some(Value::Object(kept.collect()))
+        }
+        Value::Array(list) => Some(Value::Array(list.into_iter().filter_map(without_nulls).collect())),
+        other => Some(other),
+    }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=".contains(c)) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolved_recipe_reads_as_itself() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes");
+        for name in ["demo", "methods", "attribute-v2"] {
+            let original = Recipe::read(&folder.join(format!("{name}.toml"))).unwrap();
+            let text = recipe(&json!(original)).unwrap();
+            assert_eq!(Recipe::parse(&text).unwrap(), original, "{name}");
+        }
+        assert_eq!(recipe(&json!({"variants": []})), None);
+        let mut unknown = json!(Recipe::read(&folder.join("demo.toml")).unwrap());
+        unknown["fisher"]["later"] = json!(1);
+        assert_eq!(recipe(&unknown), None, "a setting that this version does not know");
+    }
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted(Path::new("runs/demo-1")), "runs/demo-1");
+        assert_eq!(quoted(Path::new("it's here")), r"'it'\''s here'");
+    }
+}

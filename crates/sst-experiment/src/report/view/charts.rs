@@ -1,0 +1,190 @@
+//! Which charts a report has.
+
+use super::tables::Words;
+use crate::report::chart::{self, Chart, EffectFrame, EffectLine, ForestRow, ParetoWords};
+use crate::report::phrases::bench;
+use crate::report::{Difference, Effect};
+use crate::{Attribution, Error};
+use serde_json::json;
+use sst_eval::Benchmark;
+use std::collections::BTreeSet;
+
+/// Series that one chart can show and still be read.
+const LINES: usize = 4;
+/// Pairs of systems whose differences are drawn.
+const PAIRS: usize = 4;
+
+/// Safety against each other goal.
+pub(super) fn pareto(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
+    let report = words.report;
+    let safety = Benchmark::Jailbreak;
+    let mut charts = Vec::new();
+    for &skill in report.goals.keys().filter(|b| **b != safety) {
+        let names = [safety, skill].map(|b| bench(b.name()));
+        let title = words.filled(&["chart", "pareto"], json!({ "safety": names[0], "skill": names[1] }))?;
+        let harmless = words.word(&["chart", "harmless"])?;
+        let axis = names.each_ref().map(|name| format!("{name}, %"));
+        let labels = ParetoWords {
+            title: &title,
+            safety: &axis[0],
+            skill: &axis[1],
+            over_refusal: &harmless,
+        };
+        charts.extend(chart::pareto(
+            &report.cells,
+            &report.front,
+            &report.goals,
+            [safety, skill],
+            &labels,
+        ));
+    }
+    Ok(charts)
+}
+
+/// The pairs of one table, one chart each.
+pub(super) fn differences(words: &Words<'_>, differences: &[Difference]) -> Result<Vec<Chart>, Error> {
+    let mut pairs: Vec<(&String, &String)> = Vec::new();
+    for d in differences {
+        if !pairs.contains(&(&d.first, &d.second)) {
+            pairs.push((&d.first, &d.second));
+        }
+    }
+    let axis = words.word(&["chart", "points"])?;
+    let mut charts = Vec::new();
+    for (i, (first, second)) in pairs.into_iter().take(PAIRS).enumerate() {
+        let own = differences
+            .iter()
+            .filter(|d| (&d.first, &d.second) == (first, second) && is_share(d.benchmark));
+        let mut rows = Vec::new();
+        for d in own {
+            rows.push(ForestRow {
+                label: bench(d.benchmark.name()),
+                value: d.value,
+                interval: d.interval,
+                verdict: words.verdict(d)?.class,
+                detectable: Some(d.detectable),
+            });
+        }
+        let title = format!("{second} − {first}");
+        charts.push(chart::forest(&format!("same-setting-{}", i + 1), &title, &axis, &rows));
+    }
+    Ok(charts)
+}
+
+fn is_share(benchmark: Benchmark) -> bool {
+    benchmark.metric() != "nll_per_token"
+}
+
+/// One chart per setting and benchmark, over all its series.
+pub(super) fn effects(words: &Words<'_>, effects: &[&Effect]) -> Result<Vec<Chart>, Error> {
+    let report = words.report;
+    let settings: BTreeSet<&String> = effects.iter().map(|e| &e.setting).collect();
+    let mut charts = Vec::new();
+    for setting in settings {
+        let mut own: Vec<&&Effect> = effects.iter().filter(|e| e.setting == *setting).collect();
+        // The longest series say the most.
+        own.sort_by_key(|e| std::cmp::Reverse(e.values.len()));
+        let several = |e: &Effect| own.iter().filter(|other| other.version == e.version).count() > 1;
+        let methods: BTreeSet<&String> = own.iter().map(|e| &e.version).collect();
+        let one_each = methods.len() == own.len();
+        for benchmark in words.benchmarks().into_iter().filter(|b| is_share(*b)) {
+            let mut lines = Vec::new();
+            let series = own.iter().filter(|e| e.series.iter().any(|s| s.benchmark == benchmark));
+            for (place, effect) in series.take(LINES).enumerate() {
+                let points = effect.values.iter().zip(&effect.cells).filter_map(|(value, name)| {
+                    let cell = report.cells.iter().find(|c| c.name == *name)?;
+                    Some((*value, cell.score(benchmark)?))
+                });
+                let name = if several(effect) {
+                    format!("{} ({})", effect.version, words.shared(effect)?)
+                } else {
+                    effect.version.clone()
+                };
+                lines.push(EffectLine {
+                    name,
+                    look: if one_each { words.method(&effect.version) } else { place },
+                    points: points.collect(),
+                });
+            }
+            lines.sort_by_key(|line| line.look);
+            if lines.is_empty() {
+                continue;
+            }
+            let (axis, score) = (words.setting(setting)?, bench(benchmark.name()));
+            let title = words.filled(&["chart", "effect"], json!({ "setting": axis, "score": score }))?;
+            let score = format!("{score}, %");
+            let utility = words.only_utility();
+            let alone = match utility {
+                Some(cell) => words.filled(&["chart", "alone"], json!({ "name": cell.name }))?,
+                None => String::new(),
+            };
+            let level = utility.and_then(|cell| cell.scores.get(&benchmark)).map(|s| s.value);
+            charts.push(chart::effect(
+                &lines,
+                &EffectFrame {
+                    name: format!("effect-{}-{benchmark}", setting.replace('.', "-")),
+                    title: &title,
+                    setting: &axis,
+                    score: &score,
+                    goal: report.goals.get(&benchmark).copied(),
+                    reference: level.map(|level| (alone.as_str(), level)),
+                },
+            ));
+        }
+    }
+    Ok(charts)
+}
+
+/// Retained energy, merge by merge.
+pub(super) fn retained(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
+    if !words
+        .report
+        .subspaces
+        .iter()
+        .any(|facts| facts.retained.is_some_and(|share| share > 0.0))
+    {
+        return Ok(Vec::new());
+    }
+    let of = |key| words.word(&["chart", key]);
+    Ok(vec![chart::retained(
+        &of("retained")?,
+        &of("kept")?,
+        &of("random")?,
+        &words.report.subspaces,
+    )])
+}
+
+/// The stages' shares, one chart per benchmark.
+pub(super) fn attribution(words: &Words<'_>, attribution: &Attribution) -> Result<Vec<Chart>, Error> {
+    let axis = words.word(&["chart", "points"])?;
+    let shares = attribution.benchmarks.iter().filter(|s| is_share(s.benchmark));
+    let chart = |shares: &crate::BenchmarkShares| {
+        let row = |share: &crate::Share| ForestRow {
+            label: if share == &shares.total {
+                "B − A".to_owned()
+            } else {
+                share
+                    .stages
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" + ")
+            },
+            value: share.value,
+            interval: share.interval,
+            verdict: match (
+                share.is_distinct(),
+                (share.value > 0.0) == shares.benchmark.higher_is_better(),
+            ) {
+                (true, true) => "better",
+                (true, false) => "worse",
+                (false, _) => "noise",
+            },
+            detectable: None,
+        };
+        let rows: Vec<ForestRow> = shares.stages.iter().chain([&shares.total]).map(row).collect();
+        let name = bench(shares.benchmark.name());
+        chart::forest(&format!("attribution-{}", shares.benchmark), &name, &axis, &rows)
+    };
+    Ok(shares.map(chart).collect())
+}
