@@ -172,7 +172,8 @@ fn evaluations(dir: &Path) -> Suite {
         ..SuiteConfig::default()
     };
     let suite = Suite::load(&DataFolder::open(dir.join("data")).unwrap(), &config).unwrap();
-    let rules: [(&str, fn(usize) -> bool); 3] = [
+    type Shown = fn(usize) -> bool;
+    let rules: [(&str, Shown); 3] = [
         ("A", |i| i % 2 == 0),
         ("B", |i| i % 10 != 0),
         ("C", |i| i % 2 == 0 || i == 1),

@@ -274,7 +274,8 @@ fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> std::io::Result
     Ok(())
 }
 
-#[cfg(all(test, feature = "stand-in-hub"))]
+#[cfg(test)]
+#[cfg(feature = "stand-in-hub")]
 mod tests {
     use super::*;
     use crate::StandInHub;

@@ -215,7 +215,7 @@ fn questions(model: &LanguageModel, data: &DataFolder, count: usize) -> Vec<Ques
         .map(|prompt| Question {
             ids: model.tokenizer().encode_prompt(&prompt).unwrap(),
             prompt,
-            tokens: model.tokenizer().eos_ids().iter().copied().collect(),
+            tokens: model.tokenizer().eos_ids().to_vec(),
         })
         .collect()
 }

@@ -207,7 +207,7 @@ mod tests {
             let (k, v): (Vec<Tensor>, Vec<Tensor>) = next.iter().map(|&mark| keys(&config, mark, 1)).unzip();
             let (k, v) = (Tensor::cat(&k, 0), Tensor::cat(&v, 0));
             let all = (0..config.layers).map(|layer| cache.append(layer, &at, &k, &v));
-            all.last().unwrap()
+            all.reduce(|_, last| last).unwrap()
         };
         let _ = append(&mut cache, &[102, 455, 304]);
         // Past the end of a block.

@@ -76,7 +76,7 @@ fn text(i: usize) -> Prompt {
 fn questions() -> Vec<GenerateRequest> {
     (0..21)
         .map(|i| GenerateRequest {
-            adapter: ADAPTERS[i % 4 ^ i / 4 % 4].map(String::from),
+            adapter: ADAPTERS[(i % 4) ^ (i / 4 % 4)].map(String::from),
             prompt: text(i),
             max_new_tokens: 1 + i * 5 % 9,
         })

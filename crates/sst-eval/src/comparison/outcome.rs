@@ -22,7 +22,8 @@ pub enum Outcome {
 impl Outcome {
     /// What a difference means whose corrected p-value is `p`; one that is no number says nothing.
     pub(super) fn of(difference: f64, p: f64, higher_is_better: Option<bool>) -> Self {
-        if !(p < 0.05) || difference == 0.0 {
+        let distinct = p < 0.05 && difference != 0.0;
+        if !distinct {
             return Outcome::NotDistinguishable;
         }
         match higher_is_better {

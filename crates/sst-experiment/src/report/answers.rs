@@ -55,6 +55,9 @@ pub struct Piece {
     pub new: bool,
 }
 
+/// A system's items.
+type Records<'a> = BTreeMap<(Benchmark, &'a str), &'a ItemRecord>;
+
 /// Chooses systems and items: the utility adapter first, then the preferred merges and the safety adapter; items with the widest
 /// spread of scores first, in the order of their ids where it is the same.
 pub(super) fn samples(cells: &[Cell], evaluations: &[Evaluation], preferred: &[&str]) -> Vec<Sample> {
@@ -65,7 +68,7 @@ pub(super) fn samples(cells: &[Cell], evaluations: &[Evaluation], preferred: &[&
         .filter_map(|name| cells.iter().position(|c| c.name == *name));
     chosen.extend(merges.take(SYSTEMS - 2));
     chosen.extend(place(CellKind::Safety));
-    let systems: Vec<(&str, BTreeMap<(Benchmark, &str), &ItemRecord>)> = chosen
+    let systems: Vec<(&str, Records<'_>)> = chosen
         .into_iter()
         .map(|i| {
             let records = evaluations[i].records.iter().map(|r| ((r.benchmark, r.id.as_str()), r));

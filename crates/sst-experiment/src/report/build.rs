@@ -74,6 +74,15 @@ pub struct Report {
 impl Report {
     /// Reads a run folder, or a study's file, and works out what it says.
     ///
+    /// ```
+    /// use sst_experiment::report::{Report, ReportConfig, Rule};
+    /// let study = std::path::Path::new("../../fixtures/llama-3.1-8b-study.toml");
+    /// let report = Report::read(study, &ReportConfig::default())?;
+    /// let zero = report.findings.iter().find(|finding| finding.rule == Rule::SuspiciousZero).unwrap();
+    /// assert_eq!(zero.cells, ["V1 k=5 w=0.5"]);
+    /// # Ok::<(), sst_experiment::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Artefact`], [`Error::Eval`] or [`Error::Recipe`] naming the file that is missing or malformed;
     /// [`Error::Compare`] for a run without systems, and for a goal that no system was measured against.

@@ -10,7 +10,7 @@ pub type Goals = BTreeMap<Benchmark, f64>;
 /// Reads `jailbreak=0.77`; more than 1 is taken for per cent.
 ///
 /// ```
-/// let (benchmark, goal) = sst_experiment::parse_goal("mmlu=52").unwrap();
+/// let (benchmark, goal) = sst_experiment::report::parse_goal("mmlu=52").unwrap();
 /// assert_eq!((benchmark.name(), goal), ("mmlu", 0.52));
 /// ```
 ///

@@ -36,22 +36,26 @@ impl NextRun {
 #[cfg(test)]
 pub(super) const QUESTIONS: [&str; 6] = ["stages", "reproduce", "samples", "weight", "items", "refusals"];
 
+const ATTRIBUTE: &str =
+    "sst attribute docs/recipes/attribute-v1.toml docs/recipes/attribute-v2.toml --data DATA --out runs/attribution";
+const SWEEP: &str = "sst sweep docs/recipes/sweep.toml --data DATA --out runs/sweep";
+const SAMPLES: &str = "sst sweep docs/recipes/samples.toml --data DATA --out runs/samples";
 /// The difference that the next evaluation should be able to see.
 const TARGET: f64 = 0.03;
 /// Share of items on which two near systems differ, for the paired estimate where none was measured.
 const DISCORDANCE: f64 = 0.15;
 
-/// Recommendations from the findings, in the order of the study's phases.
+/// Recommendations from the findings, in the order of the study's questions.
 pub(super) fn next_runs(report: &Report, findings: &[Finding]) -> Vec<NextRun> {
     let found = |rule: Rule| findings.iter().filter(move |f| f.rule == rule);
     let mut runs = Vec::new();
     if found(Rule::SameSetting).next().is_some() && report.attribution.is_none() {
         let evidence = json!({ "pairs": found(Rule::SameSetting).map(|f| &f.cells).collect::<Vec<_>>() });
-        runs.push(NextRun::new("stages", evidence, &["just phase1"]));
+        runs.push(NextRun::new("stages", evidence, &[ATTRIBUTE]));
     }
     if found(Rule::EqualsUtility).next().is_some() {
         let cells: Vec<&String> = found(Rule::EqualsUtility).flat_map(|f| &f.cells).collect();
-        runs.push(NextRun::new("reproduce", json!({ "cells": cells }), &["just phase2"]));
+        runs.push(NextRun::new("reproduce", json!({ "cells": cells }), &[SWEEP]));
     }
     let open = |setting: &str| {
         found(Rule::Untested)
@@ -61,10 +65,10 @@ pub(super) fn next_runs(report: &Report, findings: &[Finding]) -> Vec<NextRun> {
     let lost = found(Rule::SamplesMissing).next();
     if lost.is_some() || open("samples") {
         let evidence = json!({ "lost": lost.map_or(0, |f| f.cells.len()) });
-        runs.push(NextRun::new("samples", evidence, &["just phase3"]));
+        runs.push(NextRun::new("samples", evidence, &[SAMPLES]));
     }
     if open("weight") {
-        runs.push(NextRun::new("weight", json!({}), &["just phase4"]));
+        runs.push(NextRun::new("weight", json!({}), &[SWEEP]));
     }
     runs.extend(items(report));
     if found(Rule::RefusalsUnmeasured).next().is_some() {

@@ -1,6 +1,7 @@
 //! The report as a document: sections of tables, charts and texts, the same for every format.
 
 mod charts;
+mod fact_tables;
 mod tables;
 
 use super::chart::Chart;
