@@ -1,61 +1,17 @@
 //! The commands end to end, on the tiny random model and a small synthetic data set.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tempfile::TempDir;
+mod bench;
 
-/// A folder with a tiny model and small data.
-struct Bench {
-    dir: TempDir,
-}
+use bench::Bench;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
 
 impl Bench {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        sst_model::write_tiny_model(&dir.path().join("model"), 0).unwrap();
-        let split = |train, eval| sst_data::SplitSizes { train, eval };
-        let sizes = sst_data::Sizes {
-            repliqa: split(16, 8),
-            alpaca: split(16, 8),
-            jailbreak: split(16, 8),
-            mmlu_dev: 5,
-            mmlu_test: 4,
-            xstest: 4,
-        };
-        sst_data::synthesise(&dir.path().join("data"), 0, &sizes).unwrap();
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs `sst` inside the folder.
-    fn sst(&self, arguments: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_sst"))
-            .current_dir(self.dir.path())
-            .args(arguments.split_whitespace())
-            .args(["--device", "cpu", "--threads", "1"])
-            .output()
-            .unwrap()
-    }
-
-    fn succeed(&self, arguments: &str) -> String {
-        let output = self.sst(arguments);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "sst {arguments}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
     /// Runs a command that must fail with `code` and one line on standard error that holds every one of `parts`.
     fn fail(&self, arguments: &str, code: i32, parts: &[&str]) {
-        let output = self.sst(arguments);
-        let line = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "sst {arguments}: {line}");
-        let errors: Vec<&str> = line.lines().filter(|l| l.starts_with("error")).collect();
-        assert_eq!(errors.len(), 1, "sst {arguments}: {line}");
+        let line = self.error(arguments, code);
         for part in parts {
             assert!(line.contains(part), "sst {arguments}: no `{part}` in {line}");
         }
@@ -87,7 +43,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 #[test]
 fn the_steps_one_by_one() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     bench.prepare();
     let common = "--utility A5 --safety A7 --subspace basis -k 20";
     let v1 = json(&bench.succeed(&format!("merge --strategy v1 {common} --out v1 --json")));
@@ -127,7 +83,7 @@ fn the_steps_one_by_one() {
 
 #[test]
 fn curvature_of_any_stack_sharded_solved_and_inspected() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     for (name, dataset) in [("A5", "repliqa"), ("A7", "jailbreak")] {
         bench.succeed(&format!(
             "train --model model --data data --dataset {dataset} --epochs 1 --r 4 --alpha 8 --learning-rate 0.01 --out {name}"
@@ -241,7 +197,7 @@ fn curvature_of_any_stack_sharded_solved_and_inspected() {
 
 #[test]
 fn every_method_that_needs_the_adapters_alone_merges_them() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     bench.prepare();
     for strategy in sst_merge::STRATEGIES {
         let config = sst_merge::strategy_by_name(strategy).unwrap();
@@ -264,7 +220,7 @@ fn every_method_that_needs_the_adapters_alone_merges_them() {
 
 #[test]
 fn the_same_command_twice_reuses_and_another_does_not_overwrite() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     let train = "train --model model --data data --dataset alpaca --epochs 1 --r 2 --out A";
     bench.succeed(train);
     let first = read(&bench.path("A/adapter_model.safetensors"));
@@ -294,7 +250,7 @@ fn the_same_command_twice_reuses_and_another_does_not_overwrite() {
 
 #[test]
 fn a_sweep_runs_side_by_side_and_is_reused() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     std::fs::write(
         bench.path("grid.toml"),
         r#"
@@ -401,7 +357,7 @@ const ATTRIBUTED: &str = r#"
 
 #[test]
 fn a_difference_is_attributed_to_its_stages_and_reused() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     let write = |name: &str, text: &str| std::fs::write(bench.path(name), text).unwrap();
     write("a.toml", ATTRIBUTED);
     let second = ATTRIBUTED
@@ -499,7 +455,7 @@ fn a_difference_is_attributed_to_its_stages_and_reused() {
 
 #[test]
 fn recipes_that_cannot_be_attributed_are_refused_before_anything_runs() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     let write = |name: &str, text: &str| std::fs::write(bench.path(name), text).unwrap();
     write("a.toml", ATTRIBUTED);
     for (from, to, parts) in [
@@ -527,7 +483,7 @@ fn recipes_that_cannot_be_attributed_are_refused_before_anything_runs() {
 
 #[test]
 fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     bench.prepare();
     let write = |name: &str, text: &str| {
         std::fs::create_dir_all(bench.path(name).parent().unwrap()).unwrap();
@@ -693,7 +649,7 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
 
 #[test]
 fn every_command_shows_an_example() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     for command in [
         "",
         "model fetch",
@@ -724,7 +680,7 @@ fn every_command_shows_an_example() {
 
 #[test]
 fn a_judge_is_checked_against_labels() {
-    let bench = Bench::new();
+    let bench = Bench::new(16);
     let labelled = |name: &str, rows: &str| {
         std::fs::write(bench.path(name), format!("id,prompt,completion,label\n{rows}")).unwrap();
     };

@@ -1,6 +1,9 @@
 //! `sst eval`: cut off and gone on with, of several adapters, through a server.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod bench;
+
+use bench::Bench;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -8,61 +11,10 @@ use sst_eval::{Endpoint, EndpointConfig, EndpointScoring, Finish, GenerateReques
 use sst_model::{DeviceChoice, LanguageModel, Precision};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-use tempfile::TempDir;
-
-/// A folder with small data, and a tiny model.
-struct Bench {
-    dir: TempDir,
-}
 
 impl Bench {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        sst_model::write_tiny_model(&dir.path().join("model"), 0).unwrap();
-        let split = |train, eval| sst_data::SplitSizes { train, eval };
-        let sizes = sst_data::Sizes {
-            repliqa: split(8, 8),
-            alpaca: split(8, 8),
-            jailbreak: split(8, 8),
-            mmlu_dev: 5,
-            mmlu_test: 4,
-            xstest: 4,
-        };
-        sst_data::synthesise(&dir.path().join("data"), 0, &sizes).unwrap();
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// `sst` inside the folder.
-    fn sst(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sst"));
-        command
-            .current_dir(self.dir.path())
-            .args(arguments.split_whitespace())
-            .args(["--device", "cpu", "--threads", "1"]);
-        command
-    }
-
-    fn succeed(&self, arguments: &str) -> String {
-        let output = self.sst(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "sst {arguments}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// The one line of a command that must fail.
-    fn fail(&self, arguments: &str) -> String {
-        let output = self.sst(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "sst {arguments}");
-        let line = String::from_utf8_lossy(&output.stderr).into_owned();
-        line.lines().filter(|l| l.starts_with("error")).collect()
-    }
-
     /// Names and contents of a folder's files.
     fn files(&self, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
         let entries = std::fs::read_dir(self.path(folder))
@@ -85,7 +37,7 @@ const EVAL: &str = "eval --model model --data data --shots 0 --max-new-tokens 12
 
 #[test]
 fn killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes() {
-    let bench = Bench::new();
+    let bench = Bench::new(8);
     bench.succeed(&format!("{EVAL} --name base --out whole"));
     let expected = bench.files("whole");
     assert_eq!(expected.len(), 3, "no journal is left: {:?}", expected.keys());
@@ -130,13 +82,13 @@ fn killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes() {
 
 #[test]
 fn the_answers_of_another_evaluation_are_not_mixed_in() {
-    let bench = Bench::new();
+    let bench = Bench::new(8);
     let folder = bench.path("out");
     std::fs::create_dir(&folder).unwrap();
     let header =
         r#"{"journal":1,"chunk":5,"of":{"order":["base"],"systems":{"base":{"config":{"suite":{"seed":7}}}}}}"#;
     std::fs::write(folder.join("journal.jsonl"), format!("{header}\n")).unwrap();
-    let error = bench.fail(&format!("{EVAL} --name base --out out"));
+    let error = bench.error(&format!("{EVAL} --name base --out out"), 1);
     assert!(
         error.contains("journal.jsonl") && error.contains("there") && error.contains("delete the file"),
         "{error}"
@@ -146,7 +98,7 @@ fn the_answers_of_another_evaluation_are_not_mixed_in() {
 
 #[test]
 fn adapters_in_one_run_score_as_each_alone() {
-    let bench = Bench::new();
+    let bench = Bench::new(8);
     for (name, dataset) in [("A5", "repliqa"), ("A7", "jailbreak")] {
         bench.succeed(&format!(
             "train --model model --data data --dataset {dataset} --epochs 4 --r 4 --alpha 8 --learning-rate 0.05 --out {name}"
@@ -196,13 +148,13 @@ fn adapters_in_one_run_score_as_each_alone() {
         "{EVAL} --with-base --adapter A5 --adapter A7 --out all --json"
     ));
     assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), printed);
-    let error = bench.fail(&format!("{EVAL} --adapter A5 --adapter alone-A5/../A5 --out twice"));
+    let error = bench.error(&format!("{EVAL} --adapter A5 --adapter alone-A5/../A5 --out twice"), 1);
     assert!(error.contains("two systems are named A5"), "{error}");
 }
 
 #[test]
 fn a_classifier_judges() {
-    let bench = Bench::new();
+    let bench = Bench::new(8);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/model/encoder/roberta");
     bench.succeed(&format!(
         "{EVAL} --benchmarks jailbreak --judge classifier:{folder} --out judged"
@@ -210,23 +162,30 @@ fn a_classifier_judges() {
     let read = |file: &str| -> Value { serde_json::from_slice(&bench.files("judged")[Path::new(file)]).unwrap() };
     assert_eq!(read("scores.json")["judge"], format!("classifier:{folder}"));
     assert!(read("manifest.json")["inputs"]["judge"]["sha256"].is_string());
-    let error = bench.fail(&format!(
-        "{EVAL} --benchmarks jailbreak --judge classifier:{folder}?refuses=NO --out bad"
-    ));
+    let error = bench.error(
+        &format!("{EVAL} --benchmarks jailbreak --judge classifier:{folder}?refuses=NO --out bad"),
+        1,
+    );
     assert!(error.contains("`NO`") && error.contains("NORMAL, REJECTION"), "{error}");
 }
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let bench = Bench::new();
-    let error = bench.fail("eval --endpoint http://127.0.0.1:1/v1 --data data --out bad");
+    let bench = Bench::new(8);
+    let error = bench.error("eval --endpoint http://127.0.0.1:1/v1 --data data --out bad", 1);
     assert!(
         error.contains("http://127.0.0.1:1/v1/models") && error.contains("is the server running"),
         "{error}"
     );
-    let error = bench.fail("eval --endpoint http://127.0.0.1:1/v1 --set concurrency=0 --data data --out bad");
+    let error = bench.error(
+        "eval --endpoint http://127.0.0.1:1/v1 --set concurrency=0 --data data --out bad",
+        1,
+    );
     assert!(error.contains("`concurrency` is 0"), "{error}");
-    let error = bench.fail("eval --endpoint http://127.0.0.1:1/v1 --set speed=9 --data data --out bad");
+    let error = bench.error(
+        "eval --endpoint http://127.0.0.1:1/v1 --set speed=9 --data data --out bad",
+        1,
+    );
     assert!(error.contains("speed"), "{error}");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::request::Request;
 use crate::results::{FisherFacts, System};
-use crate::step::{self, EvaluateAllStep, EvaluateStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
+use crate::step::{self, EvaluateAllStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{AdapterRecipe, Answerer, Error, EvaluatedSystem, LazyModel, Recipe, Reporter, Run, Variant};
 use sst_data::{DataFolder, Dataset, Split};
 use sst_eval::Evaluation;
@@ -242,21 +242,18 @@ impl<'a> Cells<'a> {
 
     /// Evaluates systems in the same batches, each the base model or with its adapter, and notes scores and folders.
     pub(crate) fn evaluate(&mut self, systems: &mut [(System, Option<PathBuf>)]) -> Result<Vec<Evaluation>, Error> {
-        let mut asked = Vec::new();
-        for (system, adapter) in systems.iter() {
-            let step = EvaluateStep {
+        let mut asked: Vec<EvaluatedSystem> = systems
+            .iter()
+            .map(|(system, adapter)| EvaluatedSystem {
                 name: system.name.clone(),
                 adapter: adapter.clone(),
-                data: self.run.data.clone(),
-                config: self.recipe.eval.clone(),
                 out: PathBuf::new(),
-            };
-            let request = step::evaluate_request(self.base, &step)?;
-            asked.push(EvaluatedSystem {
-                out: self.folder("evaluations", &file_name(&system.name), &request),
-                name: step.name,
-                adapter: step.adapter,
-            });
+            })
+            .collect();
+        let (data, config) = (&self.run.data, &self.recipe.eval);
+        let requests = step::evaluate_requests(&mut Answerer::Model(self.base), &asked, data, config)?;
+        for (system, request) in asked.iter_mut().zip(&requests) {
+            system.out = self.folder("evaluations", &file_name(&system.name), request);
         }
         let folders: Vec<&Path> = asked.iter().map(|system| system.out.as_path()).collect();
         let key = sst_artefact::sha256_bytes(format!("{folders:?}").as_bytes());
@@ -267,8 +264,8 @@ impl<'a> Cells<'a> {
             .join(format!(".journal-{}", &key[..12]));
         let step = EvaluateAllStep {
             systems: asked,
-            data: self.run.data.clone(),
-            config: self.recipe.eval.clone(),
+            data: data.clone(),
+            config: config.clone(),
             journal: journal.clone(),
             chunk: None,
             device: self.base.source().device,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sst_adapter::{Adapter, LowRank, ModulePath};
 use sst_subspace::{Projection, RandomControl, Selection};
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Sum;
 
 /// A merged adapter and its diagnostics.
 #[derive(Debug, Clone, PartialEq)]
@@ -345,27 +346,36 @@ impl Sums {
             .into_par_iter()
             .zip((used.par_chunks(SUM_PIECE), m.par_chunks(SUM_PIECE)))
             .map(|((u, s), (used, m))| {
-                let rows = u.iter().zip(s).zip(used.iter().zip(m));
-                rows.fold(Sums::default(), |sums, ((u, s), (used, m))| {
-                    let [u, s, used, m] = [u, s, used, m].map(|x| f64::from(*x));
-                    Sums {
-                        uu: sums.uu + u * u,
-                        ss: sums.ss + s * s,
-                        mm: sums.mm + m * m,
-                        us: sums.us + u * s,
-                        used: sums.used + used * used,
-                        change: sums.change + (m - u).powi(2),
-                    }
-                })
+                let entries = u.iter().zip(s).zip(used.iter().zip(m));
+                entries.map(|((u, s), (used, m))| Sums::of(*u, *s, *used, *m)).sum()
             })
             .collect();
-        pieces.iter().fold(Sums::default(), |sums, piece| Sums {
-            uu: sums.uu + piece.uu,
-            ss: sums.ss + piece.ss,
-            mm: sums.mm + piece.mm,
-            us: sums.us + piece.us,
-            used: sums.used + piece.used,
-            change: sums.change + piece.change,
+        pieces.into_iter().sum()
+    }
+
+    /// The products at one entry.
+    fn of(u: f32, s: f32, used: f32, m: f32) -> Self {
+        let [u, s, used, m] = [u, s, used, m].map(f64::from);
+        Self {
+            uu: u * u,
+            ss: s * s,
+            mm: m * m,
+            us: u * s,
+            used: used * used,
+            change: (m - u).powi(2),
+        }
+    }
+}
+
+impl Sum for Sums {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sums, next| Self {
+            uu: sums.uu + next.uu,
+            ss: sums.ss + next.ss,
+            mm: sums.mm + next.mm,
+            us: sums.us + next.us,
+            used: sums.used + next.used,
+            change: sums.change + next.change,
         })
     }
 }

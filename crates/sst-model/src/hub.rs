@@ -229,21 +229,11 @@ mod tests {
             }
         }
         let server = StandInHub::start(&SHARDED[1..], None);
-        let fetched = fetch_from(
-            &server.hub(&dir.path().join("cache"), false),
-            "owner/tiny",
-            "main",
-            &dest,
-            &mut |_| {},
-        );
+        let hub = server.hub(&dir.path().join("cache"), false);
+        let fetch = |revision| fetch_from(&hub, "owner/tiny", revision, &dest, &mut |_| {});
+        let fetched = fetch("main");
         assert!(matches!(fetched, Err(FetchError::Hub(HubError::NotFound { file, .. })) if file == "config.json"));
-        let fetched = fetch_from(
-            &server.hub(&dir.path().join("cache"), false),
-            "owner/tiny",
-            "v9",
-            &dest,
-            &mut |_| {},
-        );
+        let fetched = fetch("v9");
         assert!(matches!(fetched, Err(FetchError::Hub(HubError::NotFound { revision, .. })) if revision == "v9"));
         assert!(!dest.exists());
     }

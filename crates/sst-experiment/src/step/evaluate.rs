@@ -6,31 +6,16 @@
 use crate::answerer::{Answerer, EvaluatedSystem};
 use crate::judge::{judge, judge_folder};
 use crate::request::{Claim, Request};
-use crate::{Error, LazyModel, Reporter};
+use crate::{Error, Reporter};
 use sst_artefact::Input;
 use sst_data::DataFolder;
 use sst_eval::{Evaluation, Journal, Suite, SuiteConfig};
 use sst_model::DeviceChoice;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The answers of an evaluation under way.
 const JOURNAL: &str = "journal.jsonl";
-
-/// What to evaluate, on which data, and where to.
-#[derive(Debug, Clone)]
-pub struct EvaluateStep {
-    /// The system's name in tables.
-    pub name: String,
-    /// The adapter's folder; the base model alone where not given.
-    pub adapter: Option<PathBuf>,
-    /// Folder of the data sets.
-    pub data: PathBuf,
-    /// Benchmarks and settings, not yet checked.
-    pub config: SuiteConfig,
-    /// The evaluation's folder.
-    pub out: PathBuf,
-}
 
 /// Several systems, asked the same items in the same batches.
 #[derive(Debug, Clone)]
@@ -47,23 +32,6 @@ pub struct EvaluateAllStep {
     pub chunk: Option<usize>,
     /// Where a classifier that judges computes.
     pub device: DeviceChoice,
-}
-
-/// Evaluates and writes scores and every answer, or reads them where they are there.
-///
-/// # Errors
-/// As [`evaluate_all`].
-pub fn evaluate(base: &mut LazyModel, step: &EvaluateStep, reporter: &mut dyn Reporter) -> Result<Evaluation, Error> {
-    let all = EvaluateAllStep {
-        systems: vec![system(step)],
-        data: step.data.clone(),
-        config: step.config.clone(),
-        journal: step.out.clone(),
-        chunk: None,
-        device: base.source().device,
-    };
-    // One system, one evaluation.
-    Ok(evaluate_all(Answerer::Model(base), &all, reporter)?.remove(0))
 }
 
 /// Evaluates several systems in one go, each into its own folder; those that are there already are read. What was cut off
@@ -84,12 +52,7 @@ pub fn evaluate_all(
         return Err(Error::Compare(reason));
     }
     let suite = Suite::load(&DataFolder::open(&step.data)?, &step.config)?;
-    let inputs = inputs(&suite)?;
-    let requests = step
-        .systems
-        .iter()
-        .map(|system| answerer.request(system, &step.config, inputs.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let requests = requests_of(&mut answerer, &step.systems, &suite)?;
     // Claimed in the order of their paths: processes that wait for each other's folders never do so in a circle.
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| &step.systems[i].out);
@@ -173,15 +136,20 @@ fn inputs(suite: &Suite) -> Result<BTreeMap<String, Input>, Error> {
     Ok(inputs)
 }
 
-fn system(step: &EvaluateStep) -> EvaluatedSystem {
-    EvaluatedSystem {
-        name: step.name.clone(),
-        adapter: step.adapter.clone(),
-        out: step.out.clone(),
-    }
+/// The systems' requests; where their evaluations go is no part of them.
+pub(crate) fn requests(
+    answerer: &mut Answerer,
+    systems: &[EvaluatedSystem],
+    data: &Path,
+    config: &SuiteConfig,
+) -> Result<Vec<Request>, Error> {
+    requests_of(answerer, systems, &Suite::load(&DataFolder::open(data)?, config)?)
 }
 
-pub(crate) fn request(base: &mut LazyModel, step: &EvaluateStep) -> Result<Request, Error> {
-    let suite = Suite::load(&DataFolder::open(&step.data)?, &step.config)?;
-    Answerer::Model(base).request(&system(step), &step.config, inputs(&suite)?)
+fn requests_of(answerer: &mut Answerer, systems: &[EvaluatedSystem], suite: &Suite) -> Result<Vec<Request>, Error> {
+    let inputs = inputs(suite)?;
+    systems
+        .iter()
+        .map(|system| answerer.request(system, suite.config(), inputs.clone()))
+        .collect()
 }

@@ -7,13 +7,13 @@ mod merge;
 mod subspace;
 mod train;
 
-pub use evaluate::{EvaluateAllStep, EvaluateStep, evaluate, evaluate_all};
+pub use evaluate::{EvaluateAllStep, evaluate_all};
 pub use fisher::{FisherStep, fisher, fisher_shard};
 pub use merge::{MergeStep, merge};
 pub use subspace::{SubspaceStep, subspace};
 pub use train::{TrainStep, train};
 
-pub(crate) use evaluate::request as evaluate_request;
+pub(crate) use evaluate::requests as evaluate_requests;
 pub(crate) use fisher::request as fisher_request;
 pub(crate) use merge::request as merge_request;
 pub(crate) use subspace::request as subspace_request;
