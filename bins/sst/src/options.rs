@@ -3,6 +3,7 @@
 use clap::{ArgAction, Args};
 use sst_experiment::{LazyModel, ModelSource};
 use sst_model::{BatchLimits, DeviceChoice, Precision};
+use std::io::Write;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
@@ -84,11 +85,17 @@ impl Options {
 
     /// Prints `value` as JSON if asked to, else `text`.
     pub fn print(&self, value: &impl serde::Serialize, text: &str) -> anyhow::Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(value)?);
+        let json;
+        let shown = if self.json {
+            json = serde_json::to_string_pretty(value)?;
+            &json
         } else {
-            println!("{text}");
+            text
+        };
+        match writeln!(std::io::stdout(), "{shown}") {
+            // Who reads no further, as `head` does, has what they want.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(())
     }
 }

@@ -34,13 +34,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Write prompts, quiz items and adapters.
+    /// Write prompts (questions about documents and instructions in turn), requests to refuse, quiz items and adapters.
     Prepare {
         #[arg(long)]
         model: PathBuf,
         #[arg(long)]
         out: PathBuf,
-        /// Prompts to answer.
+        /// Prompts, and as many requests.
         #[arg(long)]
         prompts: usize,
         /// Quiz items of every subject.
@@ -61,7 +61,7 @@ enum Action {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Answer the first prompts under each of the adapters: in one batch, or adapter by adapter.
+    /// Answer the first requests under each of the adapters: in one batch, or adapter by adapter.
     Adapters {
         #[command(flatten)]
         run: Run,
@@ -182,6 +182,10 @@ fn prepare(model: &LanguageModel, out: &Path, prompts: usize, items: usize) {
             train: 4,
             eval: prompts,
         },
+        jailbreak: SplitSizes {
+            train: 4,
+            eval: prompts,
+        },
         mmlu_dev: SHOTS,
         mmlu_test: items,
         ..Sizes::default()
@@ -189,29 +193,37 @@ fn prepare(model: &LanguageModel, out: &Path, prompts: usize, items: usize) {
     let folder = out.join("data");
     synthesise(&folder, 0, &sizes).unwrap();
     let data = DataFolder::open(folder).unwrap();
-    let (questions, quiz) = (questions(model, &data, prompts), items_of(model, &data));
-    write(&out.join("prompts.jsonl"), &questions);
-    write(&out.join("quiz.jsonl"), &quiz);
-    for number in 0..ADAPTERS {
-        let folder = out.join(adapter_name(number));
-        adapter(model, number as u64).save(&folder, Dtype::F32).unwrap();
-    }
-    let lengths = |questions: &[Question]| questions.iter().map(|q| q.ids.len()).collect::<Vec<_>>();
-    print(&serde_json::json!({ "prompts": lengths(&questions), "quiz": lengths(&quiz) }));
-}
-
-/// Questions about documents and instructions in turn, in the model's chat format.
-fn questions(model: &LanguageModel, data: &DataFolder, count: usize) -> Vec<Question> {
-    let read = |dataset| {
+    let examples = |dataset| {
         data.examples(dataset, Split::Eval)
             .unwrap()
             .into_iter()
             .map(|e| e.prompt)
     };
-    read(Dataset::RepliQa)
-        .zip(read(Dataset::Alpaca))
-        .flat_map(|(document, instruction)| [document, instruction])
-        .take(count)
+    let documents_and_instructions = examples(Dataset::RepliQa).zip(examples(Dataset::Alpaca));
+    let questions = questions(
+        model,
+        documents_and_instructions.flat_map(|(a, b)| [a, b]).take(prompts),
+    );
+    let requests = self::questions(model, examples(Dataset::Jailbreak));
+    let quiz = items_of(model, &data);
+    for (name, questions) in [("prompts", &questions), ("requests", &requests), ("quiz", &quiz)] {
+        write(&out.join(format!("{name}.jsonl")), questions);
+    }
+    for number in 0..ADAPTERS {
+        let folder = out.join(adapter_name(number));
+        adapter(model, number as u64).save(&folder, Dtype::F32).unwrap();
+    }
+    let lengths = |questions: &[Question]| questions.iter().map(|q| q.ids.len()).collect::<Vec<_>>();
+    print(&serde_json::json!({
+        "prompts": lengths(&questions),
+        "requests": lengths(&requests),
+        "quiz": lengths(&quiz),
+    }));
+}
+
+/// Prompts in the model's chat format.
+fn questions(model: &LanguageModel, prompts: impl Iterator<Item = Prompt>) -> Vec<Question> {
+    prompts
         .map(|prompt| Question {
             ids: model.tokenizer().encode_prompt(&prompt).unwrap(),
             prompt,
@@ -283,7 +295,7 @@ fn generate(model: &mut LanguageModel, run: &Run, out: &Path) {
 }
 
 fn adapters(model: &mut LanguageModel, run: &Run, together: bool) {
-    let questions = run.read("prompts.jsonl");
+    let questions = run.read("requests.jsonl");
     let mut runs = Vec::new();
     for name in (0..ADAPTERS).map(adapter_name) {
         let adapter = Adapter::load(&run.folder.join(&name)).unwrap();

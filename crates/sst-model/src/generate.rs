@@ -81,7 +81,7 @@ impl LanguageModel {
         let mut live: Vec<Row> = Vec::new(); // in the order of their slots
         loop {
             let room = self.limits.rows - live.len();
-            let due = queue.take(room, self.limits.tokens.saturating_sub(live.len()));
+            let due = queue.take(room, passes.tokens().saturating_sub(live.len()));
             if live.is_empty() && due.segments.is_empty() {
                 return Ok(answers);
             }

@@ -11,7 +11,11 @@ use crate::decoder::attend;
 use crate::mask::Mask;
 use crate::model::LanguageModel;
 use crate::runs::AdapterSet;
-use tch::Tensor;
+use tch::{Device, Tensor};
+
+/// More tokens than this at once gain nothing on the CPU, and what they leave between two linears is out of its cache: of
+/// 256 to 4096 the fastest.
+const CPU_TOKENS: usize = 1024;
 
 /// New tokens of one sequence.
 pub(crate) struct Segment<'a> {
@@ -64,6 +68,14 @@ impl<'m> Passes<'m> {
             adapters: AdapterSet::new(model, adapters)?,
             cache: KvCache::new(decoder.config(), slots, (decoder.kind(), decoder.device())),
         })
+    }
+
+    /// Tokens that a pass may have at most.
+    pub(crate) fn tokens(&self) -> usize {
+        match self.model.device() {
+            Device::Cpu => self.model.limits.tokens.min(CPU_TOKENS),
+            _ => self.model.limits.tokens,
+        }
     }
 
     /// Hidden states, before the final norm, of the tokens numbered `picked` in ascending order: [picked, d_model].

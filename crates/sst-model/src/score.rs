@@ -70,7 +70,7 @@ impl LanguageModel {
         let mut passes = Passes::new(self, &adapters, 0)?;
         let mut queue = Queue::new(&sequences, Fate::Dropped);
         loop {
-            let due = queue.take(self.limits.rows, self.limits.tokens);
+            let due = queue.take(self.limits.rows, passes.tokens());
             if due.segments.is_empty() {
                 return Ok(scores);
             }

@@ -4,9 +4,10 @@
 //! `OMP_WAIT_POLICY`, and every figure comes from a process of its own, one at a time; a round has each side in turn. What
 //! they compute is compared: answers token for token, of which rounding may change a few, and likelihoods, which must agree.
 //!
-//! The sweep cell is that of eight candidate merges which a few prompts each are to tell apart. On its own a candidate fills
-//! no batch: its run has as many rows as there are prompts. Together they fill one batch with eight times as many. The curve
-//! shows how the gain falls as every candidate gets more prompts, and its own run fuller.
+//! The sweep is that of eight candidate merges, rank 16 on every linear, asked the same few requests to refuse, as a first
+//! look at many settings does. On its own a candidate fills no batch: its run has as many rows as there are requests.
+//! Together they fill one batch with eight times as many. The curve shows how the gain falls as every candidate gets more
+//! requests, and its own run is fuller.
 
 mod outcome;
 
@@ -29,8 +30,8 @@ const REFERENCE: &str = "crates/sst-model/benches/transformers_eval.py";
 const BATCH: &str = "16";
 /// Rows of a batch of a sweep's candidates, on their own and together.
 const SWEEP_ROWS: &str = "64";
-/// Prompts of each candidate that the curve is measured at.
-const CURVE: [u64; 4] = [1, 4, 8, 16];
+/// Requests to each candidate that the curve is measured at.
+const CURVE: [u64; 4] = [1, 2, 8, 16];
 
 /// Settings of the benchmark.
 #[derive(Args)]
@@ -44,8 +45,8 @@ pub struct EvalBench {
     /// Prompts that are answered one by one.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     single: u64,
-    /// Prompts that each of the eight adapters answers.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Requests that each of the eight adapters answers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     each: u64,
     /// Multiple-choice items of each of the six subjects.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
@@ -188,7 +189,7 @@ impl Processes<'_> {
         })
     }
 
-    /// Eight adapters, each with `each` prompts: run by run, and in one batch.
+    /// Eight adapters, each with `each` requests: run by run, and in one batch.
     fn cell(&self, round: &str, each: u64) -> Result<Cell> {
         let program = || self.program("adapters", each, SWEEP_ROWS);
         Ok(Cell {

@@ -10,6 +10,9 @@ use tch::{Device, Kind, Tensor};
 /// Rows of the head's output computed at once.
 const ROWS: i64 = 256;
 
+/// So many rows are few.
+const FEW: i64 = 64;
+
 /// A block of the vocabulary has at least so many tokens ...
 const BLOCK: i64 = 512;
 
@@ -34,7 +37,20 @@ impl Head {
     /// Logits of hidden states [n, d_model], before the final norm, as f32 [n, vocab].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let normed = self.norm.apply(hidden, &self.norm.scale(hidden));
-        normed.linear(&self.weight, None::<&Tensor>).to_kind(Kind::Float)
+        let blocks = self.blocks();
+        // Of many rows the blocks are not faster by as much as it takes to put them together.
+        if blocks == 1 || hidden.size()[0] > FEW {
+            return normed.linear(&self.weight, None::<&Tensor>).to_kind(Kind::Float);
+        }
+        let logits = block_logits(&normed, &self.weight, blocks);
+        logits.transpose(0, 1).flatten(1, 2)
+    }
+
+    fn blocks(&self) -> i64 {
+        match self.weight.device() {
+            Device::Cpu => blocks(self.weight.size()[0]),
+            _ => 1,
+        }
     }
 
     /// Losses of hidden states [n, d_model], before the final norm, and the gradient of their weighted sum: -log p of each
@@ -42,10 +58,7 @@ impl Head {
     pub fn loss_gradient(&self, hidden: &Tensor, targets: &Targets, weights: &Tensor) -> (Tensor, Tensor) {
         let scale = self.norm.scale(hidden);
         let normed = self.norm.apply(hidden, &scale);
-        let blocks = match hidden.device() {
-            Device::Cpu => blocks(self.weight.size()[0]),
-            _ => 1,
-        };
+        let blocks = self.blocks();
         let (mut losses, mut gradients) = (Vec::new(), Vec::new());
         let n = hidden.size()[0];
         for from in (0..n).step_by(ROWS as usize) {
@@ -72,13 +85,18 @@ fn blocks(vocab: i64) -> i64 {
         .unwrap_or(1)
 }
 
+/// Logits of x [n, d_model], the head's input, f32 [blocks, n, vocab / blocks].
+fn block_logits(x: &Tensor, head: &Tensor, blocks: i64) -> Tensor {
+    let head = head.view([blocks, head.size()[0] / blocks, -1]);
+    let x = x.unsqueeze(0).expand([blocks, -1, -1], false);
+    x.bmm(&head.transpose(1, 2)).to_kind(Kind::Float)
+}
+
 /// -log p of every row's target, f32 [n], and its gradient at the rows x [n, d_model] of the head's input, f32.
 fn loss_gradient(x: &Tensor, head: &Tensor, targets: &Targets, blocks: i64) -> (Tensor, Tensor) {
     let (n, vocab) = (x.size()[0], head.size()[0]);
     let width = vocab / blocks;
-    let head = head.view([blocks, width, -1]);
-    let x = x.unsqueeze(0).expand([blocks, -1, -1], false);
-    let mut logits = x.bmm(&head.transpose(1, 2)).to_kind(Kind::Float); // [blocks, n, width]
+    let mut logits = block_logits(x, head, blocks); // [blocks, n, width]
     let target = match targets {
         Targets::Given(targets) => targets.shallow_clone(),
         Targets::Drawn(draws) => drawn(&logits.transpose(0, 1).reshape([n, vocab]), draws).squeeze_dim(1),
@@ -94,6 +112,7 @@ fn loss_gradient(x: &Tensor, head: &Tensor, targets: &Targets, blocks: i64) -> (
     let sums = exponentials.sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Float); // [n]
     let losses = largest.flatten(0, -1) + sums.log() - at_target;
     let _ = exponentials.view(-1).scatter_add_(0, &at, &sums.neg());
+    let head = head.view([blocks, width, -1]);
     let gradient = exponentials.to_kind(head.kind()).bmm(&head); // [blocks, n, d_model]
     let gradient = gradient.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
     (losses, gradient / sums.unsqueeze(1))
@@ -141,6 +160,17 @@ mod tests {
                 assert!((&g - &gradient).abs().max().double_value(&[]) <= bound);
             }
         }
+    }
+
+    #[test]
+    fn logits_of_few_rows_are_those_of_many() {
+        let on = (Kind::Float, Device::Cpu);
+        let wave = |rows: i64, pace: f64| (Tensor::arange(rows * 8, on) * pace).sin().reshape([rows, 8]);
+        let (x, head) = (wave(3, 0.7), wave(2 * BLOCK, 1.3));
+        let logits = block_logits(&x, &head, 2).transpose(0, 1).flatten(1, 2);
+        let gap = (logits - x.matmul(&head.tr())).abs().max().double_value(&[]);
+        // Sums of 8 products of numbers of size 1, in another order.
+        assert!(gap <= 8.0 * f64::from(f32::EPSILON), "{gap}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Pair {
 /// The same questions under eight adapters.
 #[derive(Serialize)]
 pub struct Cell {
-    /// Prompts of each adapter.
+    /// Requests to each adapter.
     pub each: u64,
     /// One adapter after the other.
     pub runs: Timed,
@@ -77,22 +77,33 @@ impl Likelihoods {
     }
 }
 
-impl Pair {
-    /// Units of `key` a second, ours and theirs.
-    fn rates(&self, key: &str) -> Result<[f64; 2]> {
-        Ok([rate(&self.ours, key)?, rate(&self.theirs, key)?])
-    }
+/// What time is measured by.
+#[derive(Clone, Copy)]
+enum Clock {
+    Wall,
+    /// The time of all the process's threads, which other processes change less.
+    Processor,
 }
 
-impl Cell {
+impl Clock {
+    /// Units of `key` a second.
+    fn rate(self, timed: &Timed, key: &str) -> Result<f64> {
+        let seconds = match self {
+            Self::Wall => timed.seconds,
+            Self::Processor => timed.figure("cpu_seconds")?,
+        };
+        Ok(timed.figure(key)? / seconds)
+    }
+
+    /// Ours and theirs.
+    fn pair(self, pair: &Pair, key: &str) -> Result<[f64; 2]> {
+        Ok([self.rate(&pair.ours, key)?, self.rate(&pair.theirs, key)?])
+    }
+
     /// Tokens a second, together and run by run.
-    fn rates(&self) -> Result<[f64; 2]> {
-        Ok([rate(&self.together, "tokens")?, rate(&self.runs, "tokens")?])
+    fn cell(self, cell: &Cell) -> Result<[f64; 2]> {
+        Ok([self.rate(&cell.together, "tokens")?, self.rate(&cell.runs, "tokens")?])
     }
-}
-
-fn rate(timed: &Timed, key: &str) -> Result<f64> {
-    Ok(timed.figure(key)? / timed.seconds)
 }
 
 /// What both sides reach in every round.
@@ -133,8 +144,13 @@ impl Outcome {
     fn details(&self, ratios: &[Ratio]) -> Result<Value> {
         let mut details = json!(self);
         details["ratios"] = ratios.iter().map(|r| (r.name.to_owned(), json!(r.measured))).collect();
+        details["processor_ratios"] = self
+            .rates(Clock::Processor)?
+            .iter()
+            .map(|(name, rates)| Ok(((*name).to_owned(), json!(rates.ratio()?))))
+            .collect::<Result<Value>>()?;
         details["rates"] = self
-            .rates()?
+            .rates(Clock::Wall)?
             .iter()
             .map(|(name, rates)| {
                 let [ours, theirs] = rates.sides()?;
@@ -147,17 +163,23 @@ impl Outcome {
         Ok(details)
     }
 
-    fn rates(&self) -> Result<[(&'static str, Rates); 4]> {
+    fn rates(&self, clock: Clock) -> Result<[(&'static str, Rates); 4]> {
         let of = |f: &dyn Fn(&Round) -> Result<[f64; 2]>| -> Result<Rates> {
             Ok(Rates {
                 rates: self.rounds.iter().map(f).collect::<Result<_>>()?,
             })
         };
         Ok([
-            ("generate_b16_vs_transformers", of(&|round| round.b16.rates("tokens"))?),
-            ("generate_b1_vs_transformers", of(&|round| round.b1.rates("tokens"))?),
-            ("adapters8_vs_runs", of(&|round| round.adapters.rates())?),
-            ("mmlu5_vs_transformers", of(&|round| round.quiz.rates("items"))?),
+            (
+                "generate_b16_vs_transformers",
+                of(&|round| clock.pair(&round.b16, "tokens"))?,
+            ),
+            (
+                "generate_b1_vs_transformers",
+                of(&|round| clock.pair(&round.b1, "tokens"))?,
+            ),
+            ("adapters8_vs_runs", of(&|round| clock.cell(&round.adapters))?),
+            ("mmlu5_vs_transformers", of(&|round| clock.pair(&round.quiz, "items"))?),
         ])
     }
 
@@ -176,7 +198,7 @@ impl Outcome {
             ),
             ("MMLU, 5 shots: items/s by those of transformers", 3.0, "items/s"),
         ];
-        self.rates()?
+        self.rates(Clock::Wall)?
             .into_iter()
             .zip(meanings)
             .map(|((name, rates), (meaning, goal, unit))| {
@@ -202,14 +224,14 @@ impl Outcome {
             .collect();
         cells.sort_by_key(|cell| cell.each);
         let mut sweep = table(&[
-            "prompts of each adapter",
+            "requests to each adapter",
             "together, tokens/s",
             "eight runs, tokens/s",
             "ratio",
         ]);
         for cells in cells.chunk_by(|a, b| a.each == b.each) {
             let rates = Rates {
-                rates: cells.iter().map(|cell| cell.rates()).collect::<Result<_>>()?,
+                rates: cells.iter().map(|cell| Clock::Wall.cell(cell)).collect::<Result<_>>()?,
             };
             let [together, runs] = rates.sides()?;
             let figures = [together.median, runs.median, rates.ratio()?.median].map(|value| format!("{value:.2}"));
@@ -224,7 +246,9 @@ mod tests {
     use super::*;
 
     fn timed(seconds: f64, key: &str, count: u64) -> Timed {
-        Timed::parse(&format!("{{\"seconds\": {seconds}, \"{key}\": {count}}}")).unwrap()
+        let cpu_seconds = 2.0 * seconds;
+        let line = json!({ "seconds": seconds, "cpu_seconds": cpu_seconds, key: count });
+        Timed::parse(&line.to_string()).unwrap()
     }
 
     fn pair(key: &str, count: u64, ours: f64, theirs: f64) -> Pair {
@@ -272,6 +296,7 @@ mod tests {
             line["details"]["rates"]["mmlu5_vs_transformers"]["theirs"]["median"],
             1.2
         );
+        assert_eq!(line["details"]["processor_ratios"]["adapters8_vs_runs"]["median"], 4.0);
         assert_eq!(line["details"]["b16"]["equal"], 7);
         assert_eq!(line["details"]["curve"][0]["each"], 8);
     }
