@@ -65,6 +65,11 @@ impl Fate {
     pub(crate) fn is_live(&self) -> bool {
         matches!(self, Self::Waiting | Self::Running)
     }
+
+    /// Whether Slurm still has it, be it in vain.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.is_live() || *self == Self::Stuck
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ struct Watch<'a> {
     record: Record,
     /// Numbers of the parts that are not done.
     left: BTreeMap<PlanStage, BTreeSet<usize>>,
-    /// Jobs submitted by this process, or found alive by it.
+    /// Jobs submitted by this process, or found in the queue by it.
     ours: BTreeSet<u64>,
     losses: BTreeMap<(PlanStage, usize), usize>,
     time: TimeLeft,
@@ -119,7 +119,7 @@ impl Watch<'_> {
             parts.retain(|part| {
                 let fate = tasks.get(part).and_then(|&task| {
                     let fate = Fate::of(queue.get(&task), self.record.exit(stage, task));
-                    if fate.is_live() {
+                    if fate.is_queued() {
                         self.ours.insert(task.0);
                     }
                     // What ended before this process began is submitted again, however it ended.
@@ -234,10 +234,9 @@ impl Watch<'_> {
         let mut jobs = BTreeSet::new();
         for (&later, parts) in fates.iter().filter(|(later, _)| **later > stage) {
             let tasks = self.record.tasks(later);
-            let waiting = parts.iter().filter(|(_, fate)| {
-                let fate = fate.as_ref();
-                fate.is_some_and(|fate| fate.is_live() || *fate == Fate::Stuck)
-            });
+            let waiting = parts
+                .iter()
+                .filter(|(_, fate)| fate.as_ref().is_some_and(Fate::is_queued));
             jobs.extend(waiting.filter_map(|(part, _)| tasks.get(part)).map(|(job, _)| *job));
         }
         if jobs.is_empty() {
