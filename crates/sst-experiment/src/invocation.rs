@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(
             written.to_string(),
             "cd '/some where'\n\n# Stage train\n# A7\n/bin/sst sweep 'a b.toml' --stage train --part 2/2\n\n\
-             # Stage merge, when all of train has ended\n# TIES density=0.2 weight=1 lambda=1 A5+A7 n=100\n\
+             # Stage merge, when all of train has ended\n# TIES density=0.2 total lambda=1 paper delta A5+A7 n=100\n\
              /bin/sst sweep 'a b.toml' --stage merge --part 1/1"
         );
         assert_eq!(
