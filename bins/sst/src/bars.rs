@@ -1,17 +1,19 @@
-//! Progress on standard error: a bar per step on a terminal, now and then a line elsewhere.
+//! Progress on standard error: a bar per step and a line for the whole on a terminal, now and then a line elsewhere.
 
-use indicatif::{ProgressBar, ProgressStyle};
-use sst_experiment::Reporter;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sst_experiment::{Overall, Reporter};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Between two lines of one step where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// Shows the current step.
+/// Shows the current step, and below it where the whole is.
 #[derive(Default)]
 pub struct Bars {
+    area: MultiProgress,
     current: Option<Step>,
+    whole: Option<(ProgressBar, Overall)>,
 }
 
 struct Step {
@@ -23,7 +25,7 @@ struct Step {
 
 impl Reporter for Bars {
     fn start(&mut self, label: &str, total: usize) {
-        let bar = ProgressBar::new(total as u64);
+        let bar = self.area.insert(0, ProgressBar::new(total as u64));
         if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left {eta}) {prefix}")
         {
             bar.set_style(style);
@@ -56,11 +58,28 @@ impl Reporter for Bars {
     fn finish(&mut self, summary: &str) {
         if let Some(step) = self.current.take() {
             step.bar.finish_and_clear();
-            eprintln!(
-                "{}: {summary} ({:.0} s)",
-                step.label,
-                step.since.elapsed().as_secs_f64()
-            );
+            let seconds = step.since.elapsed().as_secs_f64();
+            self.area
+                .suspend(|| eprintln!("{}: {summary} ({seconds:.0} s)", step.label));
         }
     }
+
+    fn overall(&mut self, overall: &Overall) {
+        let before = self.whole.take();
+        if !std::io::stderr().is_terminal() && before.as_ref().is_none_or(|(_, before)| before.done != overall.done) {
+            eprintln!("sweep: {overall}");
+        }
+        let bar = before.map_or_else(|| self.area.add(line()), |(bar, _)| bar);
+        bar.set_message(format!("sweep: {overall}"));
+        self.whole = Some((bar, overall.clone()));
+    }
+}
+
+/// A bar that is text alone.
+fn line() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    bar
 }

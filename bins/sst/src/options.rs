@@ -56,6 +56,20 @@ impl Options {
             .init();
     }
 
+    /// The options that decide what is computed, where they are not the defaults, as arguments.
+    pub fn arguments(&self) -> Vec<String> {
+        let defaults = BatchLimits::default();
+        let given = [
+            (self.device != DeviceChoice::default()).then(|| ("--device", self.device.to_string())),
+            (self.dtype != Precision::default()).then(|| ("--dtype", self.dtype.to_string())),
+            self.threads.map(|threads| ("--threads", threads.to_string())),
+            (self.batch_rows != defaults.rows).then(|| ("--batch-rows", self.batch_rows.to_string())),
+            (self.batch_tokens != defaults.tokens).then(|| ("--batch-tokens", self.batch_tokens.to_string())),
+        ];
+        let words = given.into_iter().flatten();
+        words.flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+
     /// The base model in `folder`, loaded when first needed.
     pub fn base(&self, folder: PathBuf) -> anyhow::Result<LazyModel> {
         if let Some(threads) = self.threads {

@@ -3,13 +3,17 @@
 use anyhow::Result;
 
 use crate::command::Command;
-use crate::setup::{self, Profile, Server};
+use crate::setup::{self, Profile, Server, Slurm};
 use crate::workspace::Workspace;
 
 /// Where the tests of endpoints find a server.
 const ENDPOINT: &str = "SST_TEST_ENDPOINT";
 
-/// Sets up, then runs the tests, the ones that need the demo model or a server included, the doctests and the examples.
+/// The test that needs a Slurm, and how it finds one.
+const ON_SLURM: &str = "on_slurm";
+const SLURM: &str = "SLURM_CONF";
+
+/// Sets up, then runs the tests, those that need the demo model, a server or a Slurm included, the doctests and the examples.
 pub fn test(workspace: &Workspace) -> Result<()> {
     let features = setup::all(workspace, None, Profile::Dev)?;
     let tests = |targets: &[&str], rest: &[&str]| -> Command {
@@ -21,10 +25,18 @@ pub fn test(workspace: &Workspace) -> Result<()> {
         workspace.cargo(args.copied())
     };
     let server = Server::start(workspace)?;
-    // A test is marked `#[ignore]` here for one reason: it needs the demo model or the server, which are now there.
-    tests(&["--tests"], &["--", "--include-ignored"])
-        .env(ENDPOINT, &server.url)
-        .run()?;
+    let slurm = Slurm::start()?;
+    // A test is marked `#[ignore]` here for one reason: it needs the demo model, the server or Slurm, which are now there.
+    let rest: &[&str] = match slurm {
+        Some(_) => &["--", "--include-ignored"],
+        None => &["--", "--include-ignored", "--skip", ON_SLURM],
+    };
+    let mut all = tests(&["--tests"], rest).env(ENDPOINT, &server.url);
+    if let Some(slurm) = &slurm {
+        all = all.env(SLURM, slurm.configuration());
+    }
+    all.run()?;
+    drop(slurm);
     drop(server);
     tests(&["--doc"], &[]).run()?;
     for manifest in workspace.examples()? {

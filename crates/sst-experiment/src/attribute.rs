@@ -3,7 +3,7 @@
 use crate::attribution::{Attribution, Combination, ItemScores};
 use crate::cells::Cells;
 use crate::results::System;
-use crate::{Error, LazyModel, Recipe, RecipePair, Reporter, Run, Stage};
+use crate::{Error, LazyModel, MergeCell, Recipe, RecipePair, Reporter, Run, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -90,13 +90,14 @@ fn cell(
     reporter: &mut dyn Reporter,
 ) -> Result<(System, ItemScores), Error> {
     let mut cells = Cells::new(base, recipe, run, reporter);
-    let variant = &recipe.variants[0];
-    for name in variant.utility.iter().chain([&variant.safety]) {
-        cells.train(name)?;
-    }
-    let (mut system, folder) = cells.merge(variant, recipe.fisher.samples[0], &recipe.merges[0])?;
+    let merge = MergeCell {
+        variant: recipe.variants[0].clone(),
+        samples: recipe.fisher.samples[0],
+        strategy: recipe.merges[0].clone(),
+    };
+    let (mut system, folder) = cells.merge(&merge)?;
     // Named by the adapters alone, so that equal merges by different strategies are one system to evaluate.
-    let name = std::mem::replace(&mut system.name, variant.name.clone());
+    let name = std::mem::replace(&mut system.name, merge.variant.name);
     let mut alone = [(system, Some(folder))];
     let evaluation = cells.evaluate(&mut alone)?.remove(0);
     let [(mut system, _)] = alone;

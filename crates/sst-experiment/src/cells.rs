@@ -1,14 +1,18 @@
 //! The steps of a recipe, each in a folder named by what went into it.
+//!
+//! Each takes what it needs from the steps before it, computing that too where it is missing: any of them can be asked for
+//! alone. A look ([`Cells::looking`]) takes the same way and stops where something would have to be computed.
 
+use crate::failures::{Failures, file_name};
 use crate::request::Request;
 use crate::results::{FisherFacts, System};
 use crate::step::{self, EvaluateAllStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
-use crate::{AdapterRecipe, Answerer, Error, EvaluatedSystem, LazyModel, Recipe, Reporter, Run, Variant};
+use crate::{Answerer, Error, EvaluatedSystem, LazyModel, Measurement, MergeCell, Recipe, Reporter, Run, Variant};
 use sst_data::{DataFolder, Dataset, Split};
 use sst_eval::Evaluation;
-use sst_fim::{Estimate, FisherConfig};
-use sst_merge::{MergeRecipe, StatisticsPaths, StrategyConfig};
-use sst_subspace::{Estimator, SubspaceConfig};
+use sst_fim::Estimate;
+use sst_merge::{MergeRecipe, StatisticsPaths};
+use sst_subspace::{Estimator, Shard, SubspaceConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +21,14 @@ pub(crate) struct Cells<'a> {
     base: &'a mut LazyModel,
     recipe: &'a Recipe,
     run: &'a Run,
-    reporter: &'a mut dyn Reporter,
+    pub(crate) reporter: &'a mut dyn Reporter,
+    /// Of estimates, where failures are kept.
+    failures: Option<Failures>,
+    pub(crate) looking: bool,
     /// Of trained adapters, by name.
-    pub(crate) folders: BTreeMap<String, PathBuf>,
+    folders: BTreeMap<String, PathBuf>,
+    /// Of estimates, with the samples used, by name.
+    estimates: BTreeMap<String, (PathBuf, u64)>,
 }
 
 impl<'a> Cells<'a> {
@@ -34,8 +43,24 @@ impl<'a> Cells<'a> {
             recipe,
             run,
             reporter,
+            failures: None,
+            looking: false,
             folders: BTreeMap::new(),
+            estimates: BTreeMap::new(),
         }
+    }
+
+    /// Keeps estimates that fail, and does not try those again that are kept.
+    pub(crate) fn keeping(self, failures: Failures) -> Self {
+        Self {
+            failures: Some(failures),
+            ..self
+        }
+    }
+
+    /// Computes nothing: what is not there is [`Error::NotThere`].
+    pub(crate) fn looking(self) -> Self {
+        Self { looking: true, ..self }
     }
 
     /// Folder `<kind>/<name>-<key>` of the run.
@@ -43,191 +68,193 @@ impl<'a> Cells<'a> {
         self.run.out.join(kind).join(format!("{name}-{}", request.key()))
     }
 
-    fn data(&self, adapter: &AdapterRecipe) -> Result<PathBuf, Error> {
-        Ok(DataFolder::open(&self.run.data)?.path(adapter.dataset, Split::Train)?)
+    /// Goes on where the result is there or may be computed.
+    fn enter(&self, request: &Request, folder: &Path) -> Result<(), Error> {
+        if self.looking && !request.is_done(folder)? {
+            return Err(Error::NotThere {
+                path: folder.to_path_buf(),
+            });
+        }
+        Ok(())
     }
 
-    /// Trains the adapter of that name.
-    pub(crate) fn train(&mut self, name: &str) -> Result<(), Error> {
+    fn data(&self, dataset: Dataset) -> Result<PathBuf, Error> {
+        Ok(DataFolder::open(&self.run.data)?.path(dataset, Split::Train)?)
+    }
+
+    /// Trains the adapter of that name: its folder.
+    pub(crate) fn train(&mut self, name: &str) -> Result<PathBuf, Error> {
+        if let Some(folder) = self.folders.get(name) {
+            return Ok(folder.clone());
+        }
         let adapter = &self.recipe.adapters[name];
-        let data = self.data(adapter)?;
         let mut step = TrainStep {
             name: name.to_owned(),
             dataset: adapter.dataset,
-            data,
+            data: self.data(adapter.dataset)?,
             config: adapter.train.clone(),
             out: PathBuf::new(),
         };
         let request = step::train_request(self.base, &step)?;
         step.out = self.folder("adapters", name, &request);
+        self.enter(&request, &step.out)?;
         step::train(self.base, &step, self.reporter)?;
-        self.folders.insert(name.to_owned(), step.out);
-        Ok(())
+        self.folders.insert(name.to_owned(), step.out.clone());
+        Ok(step.out)
     }
 
-    /// Fisher statistics of one adapter's parameters: folder and samples used.
-    fn fisher(&mut self, name: &str, samples: usize) -> Result<(PathBuf, u64), Error> {
-        let recipe = &self.recipe.fisher;
-        let config = FisherConfig {
-            estimator: recipe.estimator,
-            protocol: recipe.protocol,
-            samples: Some(samples),
-            max_tokens: recipe.max_tokens,
-            seed: self.recipe.seed,
-            ..FisherConfig::default()
-        };
-        self.measure(&[name], self.recipe.adapters[name].dataset, config)
+    fn trained(&mut self, names: &[String]) -> Result<Vec<PathBuf>, Error> {
+        names.iter().map(|name| self.train(name)).collect()
     }
 
-    /// Kronecker factors for a merge: folders and what was measured.
-    fn statistics(
-        &mut self,
-        variant: &Variant,
-        samples: usize,
-        strategy: &str,
-    ) -> Result<(StatisticsPaths, FisherFacts), Error> {
-        let recipe = &self.recipe.statistics;
-        let config = FisherConfig {
-            estimator: Estimator::Kron,
-            weighting: recipe.weighting,
-            samples: Some(samples),
-            max_tokens: recipe.max_tokens,
-            seed: self.recipe.seed,
-            ..FisherConfig::default()
-        };
-        let dataset = |name: &String| self.recipe.adapters[name].dataset;
-        let stack: Vec<&str> = variant.utility.iter().map(String::as_str).collect();
-        let measured: Vec<(Vec<&str>, Dataset)> = if strategy == "regmean" {
-            let alone = |name| (vec![String::as_str(name)], dataset(name));
-            variant.utility.iter().chain([&variant.safety]).map(alone).collect()
-        } else {
-            let of = recipe.utility.iter().copied().chain([dataset(&variant.safety)]);
-            of.map(|dataset| (stack.clone(), dataset)).collect()
-        };
-        let mut folders = Vec::new();
-        let mut used = Vec::new();
-        for (stack, dataset) in measured {
-            let (folder, n) = self.measure(&stack, dataset, config.clone())?;
-            folders.push(folder);
-            used.push(n);
+    /// One estimate, whole or from its shards: folder and samples used.
+    pub(crate) fn measure(&mut self, measurement: &Measurement) -> Result<(PathBuf, u64), Error> {
+        let name = measurement.name();
+        if let Some(found) = self.estimates.get(&name) {
+            return Ok(found.clone());
         }
-        let paths = StatisticsPaths {
-            safety: folders.pop().unwrap_or_default(),
-            utility: folders,
-        };
-        let facts = FisherFacts {
-            estimator: config.estimator,
-            protocol: config.protocol,
-            samples,
-            samples_used: used,
-            seed: config.seed,
-        };
-        Ok((paths, facts))
+        self.trained(&measurement.stack)?;
+        let found = self.keeping_failure(measurement, |cells| {
+            let (step, request) = cells.located(measurement)?;
+            let (out, shards) = (&step.estimates[0].out, cells.run.fisher_shards);
+            cells.enter(&request, out)?;
+            if shards > 1 {
+                for index in 1..=shards {
+                    cells.shard(measurement, index)?;
+                }
+                step::fisher_reduce(&request, &step, shards)?;
+            }
+            let metas = step::fisher(cells.base, &step, cells.reporter)?;
+            Ok((out.clone(), metas.iter().map(|meta| meta.samples).sum()))
+        })?;
+        self.estimates.insert(name, found.clone());
+        Ok(found)
     }
 
-    /// One estimate on the base model with trained adapters: folder and samples used.
-    fn measure(&mut self, stack: &[&str], dataset: Dataset, config: FisherConfig) -> Result<(PathBuf, u64), Error> {
+    /// One shard of an estimate; nothing where the estimate is there already.
+    pub(crate) fn measure_shard(&mut self, measurement: &Measurement, index: usize) -> Result<(), Error> {
+        self.trained(&measurement.stack)?;
+        self.keeping_failure(measurement, |cells| cells.shard(measurement, index))
+    }
+
+    fn shard(&mut self, measurement: &Measurement, index: usize) -> Result<(), Error> {
+        let (step, request) = self.located(measurement)?;
+        let of = self.run.fisher_shards;
+        let shard = step::ShardStep::new(&request, &step, Shard { index, of });
+        if request.is_done(&step.estimates[0].out)? {
+            return Ok(());
+        }
+        self.enter(&shard.request, &shard.out)?;
+        match shard.run(self.base, &request, &step, self.reporter) {
+            // Another process joined the shards and deleted this one while it was looked at.
+            Err(_) if request.is_done(&step.estimates[0].out)? => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// An estimate's step and request, its folder set.
+    fn located(&mut self, measurement: &Measurement) -> Result<(FisherStep, Request), Error> {
         let mut estimate = Estimate {
-            config,
+            config: measurement.config.clone(),
             out: PathBuf::new(),
         };
-        let name = format!("{}-{dataset}", stack.join("+"));
         let mut step = FisherStep {
-            name: name.clone(),
-            adapters: stack.iter().map(|name| self.folders[*name].clone()).collect(),
+            name: measurement.subject(),
+            adapters: self.trained(&measurement.stack)?,
             parameters: None,
-            dataset,
-            data: DataFolder::open(&self.run.data)?.path(dataset, Split::Train)?,
+            dataset: measurement.dataset,
+            data: self.data(measurement.dataset)?,
             estimates: Vec::new(),
         };
         let request = step::fisher_request(self.base, &step, &estimate)?;
-        estimate.out = self.folder("fisher", &name, &request);
-        let out = estimate.out.clone();
+        estimate.out = self.folder("fisher", &step.name, &request);
         step.estimates.push(estimate);
-        let metas = step::fisher(self.base, &step, self.reporter)?;
-        Ok((out, metas.iter().map(|meta| meta.samples).sum()))
+        Ok((step, request))
+    }
+
+    /// `run`, unless it failed before; a failure is kept.
+    fn keeping_failure<T>(
+        &mut self,
+        measurement: &Measurement,
+        run: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(failures) = self.failures.clone() else {
+            return run(self);
+        };
+        if let Some(failed) = failures.get(&measurement.name())? {
+            return Err(Error::FailedBefore(failed.error));
+        }
+        run(self).or_else(|error| {
+            if !self.looking {
+                failures.keep(&measurement.name(), &error)?;
+            }
+            Err(error)
+        })
+    }
+
+    /// Estimates of a merge: folders and what was measured; no facts where there is nothing to measure.
+    fn measured(&mut self, measurements: &[Measurement]) -> Result<(Vec<PathBuf>, Option<FisherFacts>), Error> {
+        let (mut folders, mut samples_used) = (Vec::new(), Vec::new());
+        for measurement in measurements {
+            let (folder, samples) = self.measure(measurement)?;
+            folders.push(folder);
+            samples_used.push(samples);
+        }
+        let facts = measurements.first().map(|Measurement { config, .. }| FisherFacts {
+            estimator: config.estimator,
+            protocol: config.protocol,
+            samples: config.samples.unwrap_or_default(),
+            samples_used,
+            seed: config.seed,
+        });
+        Ok((folders, facts))
     }
 
     /// One merge of trained adapters, measured on the way but not evaluated, and its folder.
-    pub(crate) fn merge(
-        &mut self,
-        variant: &Variant,
-        samples: usize,
-        strategy: &StrategyConfig,
-    ) -> Result<(System, PathBuf), Error> {
-        let checked = strategy.clone().check()?;
-        let label = cell_name(variant, samples, strategy);
-        let (basis, mut fisher) = match checked.config()["k"].as_u64() {
-            Some(k) if checked.needs().basis => {
-                let (folder, facts) = self.subspace(variant, samples, k as usize)?;
-                (Some(folder), Some(facts))
-            }
-            _ => (None, None),
-        };
-        let mut diagonals = Vec::new();
-        if checked.needs().diagonals {
-            let (folders, facts) = self.fishers(variant, samples)?;
-            (diagonals, fisher) = (folders, Some(facts));
-        }
-        let mut statistics = None;
-        if checked.needs().statistics {
-            let (paths, facts) = self.statistics(variant, samples, checked.name())?;
-            (statistics, fisher) = (Some(paths), Some(facts));
-        }
+    pub(crate) fn merge(&mut self, cell: &MergeCell) -> Result<(System, PathBuf), Error> {
+        let checked = cell.strategy.clone().check()?;
+        let needs = cell.needs(self.recipe, checked.as_ref());
+        let (variant, strategy) = (&cell.variant, &cell.strategy);
+        let (utility, safety) = (self.trained(&variant.utility)?, self.train(&variant.safety)?);
+        let (own, of_own) = self.measured(&needs.own)?;
+        let subspace = needs.k.map(|k| self.subspace(variant, own.clone(), k)).transpose()?;
+        let (mut factors, of_factors) = self.measured(&needs.factors)?;
+        let statistics = factors.pop().map(|safety| StatisticsPaths {
+            safety,
+            utility: factors,
+        });
         let mut step = MergeStep {
             recipe: MergeRecipe {
-                subspace: basis,
+                subspace,
                 statistics,
-                diagonals,
+                diagonals: if needs.diagonals { own } else { Vec::new() },
                 seed: self.recipe.seed,
-                ..MergeRecipe::new(
-                    variant.utility.iter().map(|name| self.folders[name].clone()).collect(),
-                    self.folders[&variant.safety].clone(),
-                    strategy.clone(),
-                )
+                ..MergeRecipe::new(utility, safety, strategy.clone())
             },
             command: self.run.command.clone(),
             out: PathBuf::new(),
         };
         let name = format!("{}-{}", checked.name(), variant.name);
-        step.out = self.folder("merges", &name, &step::merge_request(&step)?);
+        let request = step::merge_request(&step)?;
+        step.out = self.folder("merges", &name, &request);
+        self.enter(&request, &step.out)?;
         let diagnostics = step::merge(&step)?;
         let system = System {
             variant: Some(variant.name.clone()),
             strategy: Some(strategy.clone()),
-            fisher,
+            fisher: of_factors.or(of_own),
             diagnostics: Some(diagnostics),
-            ..System::bare(&label)
+            ..System::bare(&cell.name())
         };
         Ok((system, step.out))
     }
 
-    /// Fisher statistics of every adapter of a variant, the safety adapter's last: folders and what was measured.
-    fn fishers(&mut self, variant: &Variant, samples: usize) -> Result<(Vec<PathBuf>, FisherFacts), Error> {
-        let mut folders = Vec::new();
-        let mut used = Vec::new();
-        for name in variant.utility.iter().chain([&variant.safety]) {
-            let (folder, n) = self.fisher(name, samples)?;
-            folders.push(folder);
-            used.push(n);
-        }
-        let facts = FisherFacts {
-            estimator: self.recipe.fisher.estimator,
-            protocol: self.recipe.fisher.protocol,
-            samples,
-            samples_used: used,
-            seed: self.recipe.seed,
-        };
-        Ok((folders, facts))
-    }
-
-    fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
-        let (mut folders, facts) = self.fishers(variant, samples)?;
-        let safety = folders.pop().unwrap_or_default();
+    /// The safety subspace of estimates, the safety adapter's last.
+    fn subspace(&mut self, variant: &Variant, mut utility: Vec<PathBuf>, k: usize) -> Result<PathBuf, Error> {
         let diagonal = matches!(self.recipe.fisher.estimator, Estimator::Diag | Estimator::DiagVariance);
         let mut step = SubspaceStep {
-            utility: folders,
-            safety,
+            safety: utility.pop().unwrap_or_default(),
+            utility,
             config: SubspaceConfig {
                 k,
                 eps: diagonal.then_some(self.recipe.fisher.eps),
@@ -235,9 +262,11 @@ impl<'a> Cells<'a> {
             },
             out: PathBuf::new(),
         };
-        step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
+        let request = step::subspace_request(&step)?;
+        step.out = self.folder("subspaces", &variant.name, &request);
+        self.enter(&request, &step.out)?;
         step::subspace(&step, self.reporter)?;
-        Ok((step.out, facts))
+        Ok(step.out)
     }
 
     /// Evaluates systems in the same batches, each the base model or with its adapter, and notes scores and folders.
@@ -254,8 +283,9 @@ impl<'a> Cells<'a> {
         let requests = step::evaluate_requests(&mut Answerer::Model(self.base), &asked, data, config)?;
         for (system, request) in asked.iter_mut().zip(&requests) {
             system.out = self.folder("evaluations", &file_name(&system.name), request);
+            self.enter(request, &system.out)?;
         }
-        let folders: Vec<&Path> = asked.iter().map(|system| system.out.as_path()).collect();
+        let folders: Vec<&Path> = asked.iter().map(|system| self.relative(&system.out)).collect();
         let key = sst_artefact::sha256_bytes(format!("{folders:?}").as_bytes());
         let journal = self
             .run
@@ -271,67 +301,22 @@ impl<'a> Cells<'a> {
             device: self.base.source().device,
         };
         let evaluations = step::evaluate_all(Answerer::Model(self.base), &step, self.reporter)?;
-        if journal.is_dir() {
-            std::fs::remove_dir(&journal).map_err(sst_artefact::Error::io("remove", &journal))?;
+        match std::fs::remove_dir(&journal) {
+            // There was none, or another process that waited for the same systems was faster.
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(sst_artefact::Error::io("remove", &journal)(e).into());
+            }
+            _ => {}
         }
         for (((system, adapter), asked), evaluation) in systems.iter_mut().zip(&step.systems).zip(&evaluations) {
             system.scores = evaluation.scores.clone();
-            system.adapter = adapter.as_ref().map(|path| self.relative(path));
-            system.evaluation = self.relative(&asked.out);
+            system.adapter = adapter.as_ref().map(|path| self.relative(path).to_path_buf());
+            system.evaluation = self.relative(&asked.out).to_path_buf();
         }
         Ok(evaluations)
     }
 
-    fn relative(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.run.out).unwrap_or(path).to_path_buf()
-    }
-}
-
-/// A system's name as part of a path.
-fn file_name(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "+.=-".contains(c);
-    name.chars().map(|c| if plain(c) { c } else { '_' }).collect()
-}
-
-/// What a merge is called in tables.
-pub(crate) fn cell_name(variant: &Variant, samples: usize, strategy: &StrategyConfig) -> String {
-    format!("{} {} n={samples}", label(strategy), variant.name)
-}
-
-/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.
-fn label(strategy: &StrategyConfig) -> String {
-    fn words(value: &serde_json::Value, name: &str, out: &mut Vec<String>) {
-        match value {
-            serde_json::Value::Object(fields) => {
-                for (key, inner) in fields {
-                    if inner.is_object() && name == "mode" {
-                        out.push(key.clone());
-                    }
-                    words(inner, key, out);
-                }
-            }
-            serde_json::Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
-            serde_json::Value::String(text) => out.push(text.clone()),
-            serde_json::Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    words(&serde_json::to_value(strategy).unwrap_or_default(), "", &mut out);
-    out.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_tell_strategies_apart() {
-        let v2 =
-            r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
-        let v2: StrategyConfig = serde_json::from_str(v2).unwrap();
-        assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
-        let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();
-        assert_eq!(label(&v1), "V1 k=20 alpha=1 aligned");
+    fn relative<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.run.out).unwrap_or(path)
     }
 }

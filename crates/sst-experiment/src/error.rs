@@ -74,4 +74,19 @@ pub enum Error {
     /// There is nothing to compare, or what there is does not belong together.
     #[error("{0}")]
     Compare(String),
+    /// A result that was to be read is not computed yet.
+    #[error("{} is not there yet", path.display())]
+    NotThere {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// What failed before, with its error, is not tried again.
+    #[error("{0}")]
+    FailedBefore(String),
+    /// A part is none of the plan's.
+    #[error("{0}")]
+    Plan(String),
+    /// Slurm refused, cannot be asked, or a part failed in it.
+    #[error("{0}")]
+    Slurm(String),
 }

@@ -2,7 +2,8 @@
 //!
 //! The functions in [`step`] are what the commands of the front door call, one each. [`sweep`] runs a whole [`Recipe`] in
 //! a run folder whose parts are named by what went into them, so that nothing is computed twice, not even after an
-//! interruption. [`Comparison`] is the table at the end. [`attribute`] says which stage of the pipeline carries the
+//! interruption. Its [`Plan`] is what runs it: here part by part, as commands for a scheduler ([`WrittenPlan`]), or on Slurm
+//! ([`sweep_on_slurm`]). [`Comparison`] is the table at the end. [`attribute`] says which stage of the pipeline carries the
 //! difference between two merges.
 
 mod answerer;
@@ -12,27 +13,41 @@ mod attribution_table;
 mod cells;
 mod comparison;
 mod error;
+mod failures;
+mod invocation;
 mod judge;
 mod lazy_model;
 mod leakage;
+mod measurement;
+mod merge_cell;
+mod plan;
 mod recipe;
 mod recipe_pair;
 pub mod report;
 mod reporter;
 mod request;
 mod results;
+mod slurm;
 pub mod step;
 mod sweep;
+mod time_left;
 
 pub use answerer::{Answerer, EvaluatedSystem};
 pub use attribute::{AttributeConfig, attribute};
 pub use attribution::{Attribution, BenchmarkShares, Combination, Share};
 pub use comparison::Comparison;
 pub use error::Error;
+pub use failures::FailedCell;
+pub use invocation::{Invocation, PlannedPart, PlannedStage, WrittenPlan};
 pub use judge::judge;
 pub use lazy_model::{LazyModel, ModelSource};
+pub use measurement::Measurement;
+pub use merge_cell::MergeCell;
+pub use plan::{Candidate, PLAN_STAGES, Part, PartNumber, Plan, PlanStage};
 pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, Variant};
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
-pub use results::{FailedCell, FisherFacts, Results, System};
-pub use sweep::{Run, sweep};
+pub use results::{FisherFacts, Results, System};
+pub use slurm::{SlurmConfig, SlurmOption, sweep_on_slurm};
+pub use sweep::{Run, remaining, sweep, sweep_parts};
+pub use time_left::Overall;

@@ -1,5 +1,7 @@
 //! How a long step tells its caller where it is, without knowing about terminals.
 
+use crate::Overall;
+
 /// Receives the progress of one step after another.
 pub trait Reporter {
     /// A step begins; `total` counts its units, 0 if unknown.
@@ -8,6 +10,8 @@ pub trait Reporter {
     fn advance(&mut self, done: usize, total: usize, note: &str);
     /// The step is over; `summary` stays on the screen.
     fn finish(&mut self, summary: &str);
+    /// Where a whole sweep is; nothing is shown where this is not implemented.
+    fn overall(&mut self, _: &Overall) {}
 }
 
 /// Reports to nobody.

@@ -39,6 +39,15 @@ impl Request {
         self.value.to_string()
     }
 
+    /// The same of one part of the result.
+    pub(crate) fn part<C: Serialize>(&self, step: &str, config: &C) -> Self {
+        let value = serde_json::json!({ "step": step, "config": config, "inputs": { "of": self.key() } });
+        Self {
+            value,
+            inputs: self.inputs.clone(),
+        }
+    }
+
     /// Twelve hexadecimal digits of the request's hash, to name folders by.
     pub(crate) fn key(&self) -> String {
         sst_artefact::sha256_bytes(self.fingerprint().as_bytes())[..12].to_owned()
@@ -46,7 +55,7 @@ impl Request {
 
     /// The right to compute this request's result into `folder`, for one process at a time; none where it is there.
     ///
-    /// Waits while another process computes it.
+    /// Waits while another process computes it. What a killed process left half-written in the folder goes.
     ///
     /// # Errors
     /// [`Error::Taken`] when the folder holds the result of another request; a lock that cannot be had.
@@ -66,14 +75,18 @@ impl Request {
             folder: folder.to_path_buf(),
             _lock: lock,
         };
-        Ok(if self.is_done(folder)? { None } else { Some(claim) })
+        if self.is_done(folder)? {
+            return Ok(None);
+        }
+        sst_artefact::remove_unfinished(folder)?;
+        Ok(Some(claim))
     }
 
     /// Whether `folder` holds the whole result of this request.
     ///
     /// # Errors
     /// [`Error::Taken`] when it holds that of another.
-    fn is_done(&self, folder: &Path) -> Result<bool, Error> {
+    pub(crate) fn is_done(&self, folder: &Path) -> Result<bool, Error> {
         if !folder.join(MANIFEST_FILE).exists() {
             return Ok(false);
         }

@@ -1,6 +1,6 @@
 //! Everything a run found, with every setting behind it, in one JSON file.
 
-use crate::{Error, Goals, Recipe};
+use crate::{Error, FailedCell, Goals, Recipe};
 use serde::{Deserialize, Serialize};
 use sst_artefact::Input;
 use sst_data::SetLeakage;
@@ -36,15 +36,6 @@ pub struct Results {
     /// Merges that could not be made or evaluated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedCell>,
-}
-
-/// A merge of the grid that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedCell {
-    /// What it would be called in the table.
-    pub name: String,
-    /// Why.
-    pub error: String,
 }
 
 /// One system that was evaluated, with every setting that made it.

@@ -1,14 +1,15 @@
-//! Run a recipe: every step once, in a folder named by what went into it.
+//! Run a recipe: every part of its plan once, in a folder named by what went into it.
 
-use crate::cells::{Cells, cell_name};
-use crate::results::{FailedCell, Results, System};
-use crate::{Comparison, Error, LazyModel, Recipe, Reporter};
-use std::collections::BTreeMap;
+use crate::cells::Cells;
+use crate::failures::Failures;
+use crate::results::{Results, System};
+use crate::time_left::TimeLeft;
+use crate::{Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, Part, PartNumber, Plan, PlanStage};
+use crate::{Recipe, Reporter, Silent};
+use sst_subspace::Shard;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-
-/// Systems evaluated in the same batches: enough that products over the base weights are wide, few enough that a table
-/// comes now and then.
-const SYSTEMS_AT_ONCE: usize = 8;
+use std::time::Instant;
 
 /// Where a recipe runs: data in, run folder out.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Run {
     pub command: String,
     /// Whether cells that failed before are tried again.
     pub retry_failed: bool,
+    /// Shards of every Fisher estimate, at least 1; sums of shards differ from a single run's by rounding.
+    pub fisher_shards: usize,
 }
 
 /// Trains, measures, merges and evaluates all that the recipe asks for; what the run folder already holds is reused.
@@ -33,104 +36,299 @@ pub struct Run {
 /// [`Error::Leakage`] when items are trained on and evaluated on alike and the recipe does not allow it; whatever keeps an
 /// adapter from being trained, or the base model or an adapter from being evaluated. What was finished before it stays.
 pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
+    let plan = Plan::of(recipe, run.fisher_shards)?;
     let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
     let results = Results {
         leakage,
         ..Results::new(recipe, base.input()?, &run.data)
     };
-    let failed_before = match Results::read(&run.out) {
-        Ok(before) if before.recipe == results.recipe && !run.retry_failed => before.failed,
-        _ => Vec::new(),
+    if run.retry_failed {
+        Failures::of(&run.out, recipe).forget(&plan.names())?;
+    }
+    let to_do = left(base, recipe, run, &plan)?;
+    let is_to_do = |stage, i: usize| to_do.get(&stage).is_some_and(|numbers| numbers.contains(&(i + 1)));
+    let mut time = TimeLeft::of(
+        numbered(&plan)
+            .filter(|&(stage, i, _)| is_to_do(stage, i))
+            .map(|(s, _, p)| (s, p)),
+    );
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results);
+    for (stage, i, part) in numbered(&plan) {
+        let began = Instant::now();
+        sweep.part(part)?;
+        if stage == PlanStage::Evaluate {
+            sweep.write()?;
+        }
+        if is_to_do(stage, i) {
+            time.ended(stage, part, Some(began.elapsed()));
+            sweep.cells.reporter.overall(&time.overall(|_| 1, String::new()));
+        }
+    }
+    Ok(sweep.results)
+}
+
+/// Runs one part of a stage, or all of them, and returns the merges that failed in it; what it needs from earlier stages is
+/// computed too where it is missing. Failures are kept for the report, and do not fail the part.
+///
+/// # Errors
+/// [`Error::Plan`] for a part that the plan does not have; as [`sweep`].
+pub fn sweep_parts(
+    base: &mut LazyModel,
+    recipe: &Recipe,
+    run: &Run,
+    (stage, number): (PlanStage, Option<PartNumber>),
+    reporter: &mut dyn Reporter,
+) -> Result<Vec<FailedCell>, Error> {
+    let plan = Plan::of(recipe, run.fisher_shards)?;
+    let parts = plan.chosen(stage, number)?;
+    if stage == PlanStage::Report {
+        return Ok(sweep(base, recipe, run, reporter)?.failed);
+    }
+    let results = Results::new(recipe, base.input()?, &run.data);
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results);
+    let mut failed = Vec::new();
+    for part in parts {
+        failed.extend(sweep.part(part)?);
+    }
+    Ok(failed)
+}
+
+/// Numbers, from 1, of the parts that the run folder does not hold yet, by stage; stages that are done are left out.
+///
+/// Computes nothing. What depends on a part that is not done is not done either. With [`Run::retry_failed`] earlier failures
+/// are forgotten.
+///
+/// # Errors
+/// [`Error::Leakage`] as [`sweep`] has it; a model or data that cannot be read.
+pub fn remaining(
+    base: &mut LazyModel,
+    recipe: &Recipe,
+    run: &Run,
+    plan: &Plan,
+    reporter: &mut dyn Reporter,
+) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
+    let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
+    if run.retry_failed {
+        Failures::of(&run.out, recipe).forget(&plan.names())?;
+    }
+    let mut left = left(base, recipe, run, plan)?;
+    if left.is_empty() && !is_reported(base, recipe, run, plan, leakage)? {
+        left.insert(PlanStage::Report, BTreeSet::from([1]));
+    }
+    Ok(left)
+}
+
+/// As [`remaining`], but the report is left where anything else is.
+fn left(
+    base: &mut LazyModel,
+    recipe: &Recipe,
+    run: &Run,
+    plan: &Plan,
+) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
+    let results = Results::new(recipe, base.input()?, &run.data);
+    let mut silent = Silent;
+    let mut look = Sweep::new(base, recipe, run, &mut silent, results);
+    look.cells = look.cells.looking();
+    let mut left = BTreeMap::<PlanStage, BTreeSet<usize>>::new();
+    for (stage, i, part) in numbered(plan) {
+        // Whatever keeps it from being looked at will be said when it is computed.
+        let done = match stage {
+            PlanStage::Report => left.is_empty(),
+            _ => look.part(part).is_ok(),
+        };
+        if !done {
+            left.entry(stage).or_default().insert(i + 1);
+        }
+    }
+    Ok(left)
+}
+
+/// Whether the run folder's results are those of its parts, all of which are done.
+fn is_reported(
+    base: &mut LazyModel,
+    recipe: &Recipe,
+    run: &Run,
+    plan: &Plan,
+    leakage: Vec<sst_data::SetLeakage>,
+) -> Result<bool, Error> {
+    let results = Results {
+        leakage,
+        ..Results::new(recipe, base.input()?, &run.data)
     };
-    let sweep = Sweep {
-        failed_before: failed_before.into_iter().map(|cell| (cell.name, cell.error)).collect(),
-        cells: Cells::new(base, recipe, run, reporter),
-        results,
-        recipe,
-        run,
-    };
-    sweep.all()
+    let mut silent = Silent;
+    let mut look = Sweep::new(base, recipe, run, &mut silent, results);
+    look.cells = look.cells.looking();
+    for part in plan.parts(PlanStage::Evaluate) {
+        look.part(part)?;
+    }
+    look.results.failed = look.failed()?;
+    Ok(Results::read(&run.out).is_ok_and(|there| there == look.results))
+}
+
+/// Every part with its stage and its place there.
+fn numbered(plan: &Plan) -> impl Iterator<Item = (PlanStage, usize, &Part)> {
+    crate::PLAN_STAGES.into_iter().flat_map(|stage| {
+        plan.parts(stage)
+            .iter()
+            .enumerate()
+            .map(move |(i, part)| (stage, i, part))
+    })
 }
 
 /// A system to evaluate, and its adapter's folder.
-type Candidate = (System, Option<PathBuf>);
+type Prepared = (System, Option<PathBuf>);
 
+/// A plan under way: what the parts share, and what they found.
 struct Sweep<'a> {
     cells: Cells<'a>,
-    results: Results,
+    failures: Failures,
     recipe: &'a Recipe,
     run: &'a Run,
-    failed_before: BTreeMap<String, String>,
+    results: Results,
+    /// Merges that were made or found, by name.
+    merged: BTreeMap<String, (System, PathBuf)>,
 }
 
-impl Sweep<'_> {
-    fn all(mut self) -> Result<Results, Error> {
-        let names: Vec<&String> = self.recipe.adapters.keys().collect();
-        let mut systems = vec![(System::bare("base"), None)];
-        for name in names {
-            self.cells.train(name)?;
-            systems.push((System::bare(name), Some(self.cells.folders[name].clone())));
+impl<'a> Sweep<'a> {
+    fn new(
+        base: &'a mut LazyModel,
+        recipe: &'a Recipe,
+        run: &'a Run,
+        reporter: &'a mut dyn Reporter,
+        results: Results,
+    ) -> Self {
+        let failures = Failures::of(&run.out, recipe);
+        Self {
+            cells: Cells::new(base, recipe, run, reporter).keeping(failures.clone()),
+            failures,
+            recipe,
+            run,
+            results,
+            merged: BTreeMap::new(),
         }
-        systems.extend(self.merges());
-        for group in systems.chunks(SYSTEMS_AT_ONCE) {
-            self.evaluate(group)?;
-        }
-        self.write()?;
-        Ok(self.results)
     }
 
-    /// Every merge of the grid that succeeds.
-    fn merges(&mut self) -> Vec<Candidate> {
-        let mut merged = Vec::new();
-        for variant in &self.recipe.variants {
-            for &samples in &self.recipe.fisher.samples {
-                for strategy in &self.recipe.merges {
-                    let name = cell_name(variant, samples, strategy);
-                    if let Some(error) = self.failed_before.remove(&name) {
-                        self.results.failed.push(FailedCell { name, error });
-                        continue;
-                    }
-                    match self.cells.merge(variant, samples, strategy) {
-                        Ok((system, folder)) => merged.push((system, Some(folder))),
-                        Err(error) => self.fail(name, &error),
+    /// Runs one part; the merges that failed in it.
+    fn part(&mut self, part: &Part) -> Result<Vec<FailedCell>, Error> {
+        match part {
+            Part::Train(name) => self.cells.train(name).map(|_| Vec::new()),
+            Part::Fisher(measurement, Shard::WHOLE) | Part::Reduce(measurement) => {
+                let outcome = self.cells.measure(measurement).map(drop);
+                estimated(measurement.name(), outcome)
+            }
+            Part::Fisher(measurement, shard) => {
+                let outcome = self.cells.measure_shard(measurement, shard.index);
+                estimated(measurement.name(), outcome)
+            }
+            Part::Merge(cells) => {
+                let mut failed = Vec::new();
+                for cell in cells {
+                    failed.extend(self.merge(cell)?.err());
+                }
+                Ok(failed)
+            }
+            Part::Evaluate(group) => self.evaluate(group),
+            Part::Report => {
+                self.results.failed = self.failed()?;
+                self.write().map(|()| Vec::new())
+            }
+        }
+    }
+
+    /// Merges, unless that was done or failed before.
+    fn merge(&mut self, cell: &MergeCell) -> Result<Result<(System, PathBuf), FailedCell>, Error> {
+        let name = cell.name();
+        if let Some(found) = self.merged.get(&name) {
+            return Ok(Ok(found.clone()));
+        }
+        if let Some(failed) = self.failures.get(&name)? {
+            return Ok(Err(failed));
+        }
+        match self.cells.merge(cell) {
+            Ok(made) => {
+                self.merged.insert(name, made.clone());
+                Ok(Ok(made))
+            }
+            Err(error) => self.fail(name, error).map(Err),
+        }
+    }
+
+    fn prepare(&mut self, candidate: &Candidate) -> Result<Result<Prepared, FailedCell>, Error> {
+        Ok(match candidate {
+            Candidate::Base => Ok((System::bare("base"), None)),
+            Candidate::Adapter(name) => Ok((System::bare(name), Some(self.cells.train(name)?))),
+            Candidate::Merge(cell) => self.merge(cell)?.map(|(system, folder)| (system, Some(folder))),
+        })
+    }
+
+    /// Evaluates a group at once; where that fails, one by one, so that one system's fault is not the others'.
+    fn evaluate(&mut self, group: &[Candidate]) -> Result<Vec<FailedCell>, Error> {
+        let (mut prepared, mut failed) = (Vec::new(), Vec::new());
+        for candidate in group {
+            match self.prepare(candidate)? {
+                Ok(system) => prepared.push(system),
+                Err(cell) => failed.push(cell),
+            }
+        }
+        let mut together = prepared.clone();
+        match self.cells.evaluate(&mut together) {
+            Ok(_) => self.keep(together),
+            Err(error @ Error::NotThere { .. }) => return Err(error),
+            Err(_) => {
+                for system in prepared {
+                    let mut alone = [system];
+                    match self.cells.evaluate(&mut alone) {
+                        Ok(_) => self.keep(alone),
+                        Err(error) if alone[0].0.strategy.is_some() => {
+                            failed.push(self.fail(alone[0].0.name.clone(), error)?);
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
             }
         }
-        merged
+        Ok(failed)
     }
 
-    /// Evaluates a group at once; where that fails, one by one, so that one system's fault is not the others'.
-    fn evaluate(&mut self, group: &[Candidate]) -> Result<(), Error> {
-        let mut together = group.to_vec();
-        if self.cells.evaluate(&mut together).is_ok() {
-            self.results
-                .systems
-                .extend(together.into_iter().map(|(system, _)| system));
-            return self.write();
+    fn keep(&mut self, evaluated: impl IntoIterator<Item = Prepared>) {
+        self.results
+            .systems
+            .extend(evaluated.into_iter().map(|(system, _)| system));
+    }
+
+    /// Keeps a merge's failure; a look keeps none.
+    fn fail(&mut self, name: String, error: Error) -> Result<FailedCell, Error> {
+        if self.cells.looking {
+            return Err(error);
         }
-        for (system, folder) in group {
-            let mut alone = [(system.clone(), folder.clone())];
-            match self.cells.evaluate(&mut alone) {
-                Ok(_) => self.results.systems.extend(alone.map(|(system, _)| system)),
-                Err(error) if system.strategy.is_some() => self.fail(system.name.clone(), &error),
-                Err(error) => return Err(error),
-            }
-        }
-        self.write()
+        self.failures.keep(&name, &error)
     }
 
-    fn fail(&mut self, name: String, error: &Error) {
-        let error = error.to_string();
-        tracing::warn!(cell = name, error, "a cell failed");
-        self.results.failed.push(FailedCell { name, error });
+    /// Every merge of the grid that failed, in its order.
+    fn failed(&self) -> Result<Vec<FailedCell>, Error> {
+        let grid = MergeCell::grid(self.recipe);
+        let found = grid.iter().map(|cell| self.failures.get(&cell.name()));
+        found.filter_map(Result::transpose).collect()
     }
 
-    fn write(&self) -> Result<(), Error> {
+    fn write(&mut self) -> Result<(), Error> {
+        self.results.failed = self.failed()?;
         self.results.write(&self.run.out)?;
         let table = Comparison::of(&self.results).markdown();
         Ok(sst_artefact::write_atomic(&self.run.out.join("comparison.md"), |w| {
             std::io::Write::write_all(w, table.as_bytes())
         })?)
+    }
+}
+
+/// An estimate that failed fails the merges that need it, not the sweep.
+fn estimated(name: String, outcome: Result<(), Error>) -> Result<Vec<FailedCell>, Error> {
+    match outcome {
+        Ok(()) => Ok(Vec::new()),
+        Err(error @ Error::NotThere { .. }) => Err(error),
+        Err(error) => Ok(vec![FailedCell {
+            name,
+            error: error.to_string(),
+        }]),
     }
 }

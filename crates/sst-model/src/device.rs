@@ -2,6 +2,7 @@
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::str::FromStr;
 use tch::{Cuda, Device, Kind};
 
@@ -34,6 +35,16 @@ impl FromStr for DeviceChoice {
     }
 }
 
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
 impl DeviceChoice {
     /// The libtorch device behind the choice.
     ///
@@ -44,8 +55,8 @@ impl DeviceChoice {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => Ok(Device::cuda_if_available()),
             Self::Cuda(index) if (index as i64) < Cuda::device_count() => Ok(Device::Cuda(index)),
-            Self::Cuda(index) => Err(Error::Device {
-                device: format!("cuda:{index}"),
+            Self::Cuda(_) => Err(Error::Device {
+                device: self.to_string(),
                 reason: format!(
                     "libtorch sees {} CUDA devices; use --device cpu, or install a CUDA libtorch with `cargo xtask setup --cuda`",
                     Cuda::device_count()
@@ -81,6 +92,16 @@ impl FromStr for Precision {
     }
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
 impl Precision {
     pub(crate) fn kind(self) -> Kind {
         match self {
@@ -112,9 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_parse() {
-        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
-        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+    fn devices_and_precisions_are_read_as_they_are_printed() {
+        for device in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda(3)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+        }
         assert!("gpu".parse::<DeviceChoice>().unwrap_err().contains("cuda:N"));
         assert!("cuda:x".parse::<DeviceChoice>().is_err());
     }

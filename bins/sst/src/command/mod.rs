@@ -93,15 +93,18 @@ fn data_file(path: PathBuf, dataset: Dataset, split: Split) -> anyhow::Result<Pa
 
 /// The command as it was typed, for model cards.
 fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .map(|a| {
-            if a.is_empty() || a.contains(char::is_whitespace) {
-                format!("'{a}'")
-            } else {
-                a
-            }
-        })
-        .collect();
-    format!("sst {}", arguments.join(" "))
+    shown(&std::env::args().skip(1).collect::<Vec<_>>())
+}
+
+/// `sst` with arguments, as a user would type it.
+fn shown(arguments: &[String]) -> String {
+    let word = |argument: &String| {
+        if argument.is_empty() || argument.contains(char::is_whitespace) {
+            format!("'{argument}'")
+        } else {
+            argument.clone()
+        }
+    };
+    let words: Vec<String> = arguments.iter().map(word).collect();
+    format!("sst {}", words.join(" "))
 }

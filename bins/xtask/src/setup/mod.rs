@@ -1,4 +1,4 @@
-//! What builds and tests need from outside: libtorch, OpenBLAS, the demo model, a server. Nothing is brought twice.
+//! What builds and tests need from outside: libtorch, OpenBLAS, the demo model, a server, a Slurm. Nothing is brought twice.
 
 mod blas;
 mod demo_model;
@@ -6,10 +6,12 @@ pub mod environment;
 mod libtorch;
 mod pip;
 mod server;
+mod slurm;
 
 pub use libtorch::Build;
 pub use pip::Pip;
 pub use server::Server;
+pub use slurm::Slurm;
 
 use std::path::PathBuf;
 

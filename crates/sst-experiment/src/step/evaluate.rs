@@ -72,7 +72,11 @@ pub fn evaluate_all(
     }
     let journal = step.journal.join(JOURNAL);
     if Journal::is_of(&journal, &identity) {
-        std::fs::remove_file(&journal).map_err(sst_artefact::Error::io("delete", &journal))?;
+        match std::fs::remove_file(&journal) {
+            // Another process that waited for the same systems was faster.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(sst_artefact::Error::io("delete", &journal))?,
+        }
     }
     let load = |system: &EvaluatedSystem| Ok(Evaluation::load(&system.out)?);
     step.systems.iter().map(load).collect()

@@ -3,6 +3,7 @@
 
 mod evaluate;
 mod fisher;
+mod fisher_shards;
 mod merge;
 mod subspace;
 mod train;
@@ -15,6 +16,7 @@ pub use train::{TrainStep, train};
 
 pub(crate) use evaluate::requests as evaluate_requests;
 pub(crate) use fisher::request as fisher_request;
+pub(crate) use fisher_shards::{ShardStep, reduce as fisher_reduce};
 pub(crate) use merge::request as merge_request;
 pub(crate) use subspace::request as subspace_request;
 pub(crate) use train::request as train_request;

@@ -6,10 +6,11 @@ use sst_adapter::Dtype;
 use sst_artefact::{Input, Manifest};
 use sst_data::Dataset;
 use sst_model::{TrainConfig, TrainReport, Trainer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Hidden, so that it is no part of the adapter while it is there.
+const CHECKPOINT: &str = ".checkpoint.safetensors";
 
 /// What to train on, how, and where to.
 #[derive(Debug, Clone)]
@@ -34,12 +35,13 @@ pub struct TrainStep {
 pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter) -> Result<TrainReport, Error> {
     let config = step.config.clone().check()?;
     let request = request(base, step)?;
+    let checkpoint = step.out.join(CHECKPOINT);
     let Some(claim) = request.claim(&step.out)? else {
+        remove(&checkpoint)?;
         return fact(&step.out, "report", "manifest of a trained adapter");
     };
     let examples = step.dataset.read_answered(&step.data)?;
     let folder = base.source().folder.clone();
-    let checkpoint = step.out.join(CHECKPOINT);
     let trainer = Trainer::new(base.model()?, &examples, config)?.checkpoint(&checkpoint, &request.fingerprint());
     reporter.start(&format!("train {} on {}", step.name, step.dataset), 0);
     let (mut since, mut tokens) = (Instant::now(), 0);
@@ -58,14 +60,22 @@ pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter
     manifest.facts = serde_json::json!({ "dataset": step.dataset, "report": report });
     manifest.write(&step.out)?;
     claim.seal()?;
-    if checkpoint.exists() {
-        std::fs::remove_file(&checkpoint).map_err(sst_artefact::Error::io("delete", &checkpoint))?;
-    }
+    remove(&checkpoint)?;
     reporter.finish(&format!(
         "{} examples, {} steps, loss {:.3} -> {:.3}",
         report.examples, report.steps, report.first_loss, report.last_loss
     ));
     Ok(report)
+}
+
+/// Removes the checkpoint of a training that is done.
+fn remove(checkpoint: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(checkpoint) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(sst_artefact::Error::io("delete", checkpoint)(e).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn request(base: &mut LazyModel, step: &TrainStep) -> Result<Request, Error> {

@@ -1,0 +1,101 @@
+//! What failed in a run folder, one file each, so that every process knows and nothing is tried twice.
+
+use crate::{Error, Recipe};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A merge of the grid that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCell {
+    /// What it would be called in the table.
+    pub name: String,
+    /// Why.
+    pub error: String,
+}
+
+/// The failures of one recipe.
+#[derive(Debug, Clone)]
+pub(crate) struct Failures {
+    folder: PathBuf,
+    recipe: String,
+}
+
+impl Failures {
+    pub(crate) fn of(run: &std::path::Path, recipe: &Recipe) -> Self {
+        Self {
+            folder: run.join("failures"),
+            recipe: serde_json::json!(recipe).to_string(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let key = sst_artefact::sha256_bytes(format!("{name}\n{}", self.recipe).as_bytes());
+        self.folder.join(format!("{}-{}.json", file_name(name), &key[..12]))
+    }
+
+    /// The failure of that name, if there is one.
+    pub(crate) fn get(&self, name: &str) -> Result<Option<FailedCell>, Error> {
+        let path = self.path(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(sst_artefact::read_json(&path, "record of a failure")?))
+    }
+
+    /// Keeps why something failed.
+    pub(crate) fn keep(&self, name: &str, error: &Error) -> Result<FailedCell, Error> {
+        let failed = FailedCell {
+            name: name.to_owned(),
+            error: error.to_string(),
+        };
+        tracing::warn!(failed.name, failed.error, "failed");
+        sst_artefact::write_json(&self.path(name), &failed)?;
+        Ok(failed)
+    }
+
+    /// Forgets those of these names, and the folder when it is empty.
+    pub(crate) fn forget<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
+        for name in names {
+            let path = self.path(name);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(sst_artefact::Error::io("remove", path)(e).into());
+                }
+                _ => {}
+            }
+        }
+        // It may hold another recipe's.
+        let _ = std::fs::remove_dir(&self.folder);
+        Ok(())
+    }
+}
+
+/// A system's name as part of a path.
+pub(crate) fn file_name(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+.=-".contains(c);
+    name.chars().map(|c| if plain(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = "variants = []\nmerge = []\n[adapters]\n";
+
+    #[test]
+    fn a_failure_is_kept_for_its_recipe_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |seed: u64| Failures::of(dir.path(), &Recipe::parse(&format!("seed = {seed}\n{RECIPE}")).unwrap());
+        let name = "V1 k=3 A5+A7 n=8".to_owned();
+        assert_eq!(of(1).get(&name).unwrap(), None);
+        let kept = of(1).keep(&name, &Error::Compare("too few".into())).unwrap();
+        assert_eq!(
+            (kept.error.as_str(), of(1).get(&name).unwrap()),
+            ("too few", Some(kept.clone()))
+        );
+        assert_eq!(of(2).get(&name).unwrap(), None);
+        of(1).forget([&name, &"absent".to_owned()]).unwrap();
+        assert_eq!(of(1).get(&name).unwrap(), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

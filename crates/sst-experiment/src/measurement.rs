@@ -1,0 +1,64 @@
+//! One Fisher estimate of a recipe, named by what the recipe says: no path, no hash.
+
+use crate::Recipe;
+use serde::Serialize;
+use sst_data::Dataset;
+use sst_fim::FisherConfig;
+use sst_subspace::Estimator;
+
+/// One estimate on the base model with trained adapters.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    /// Names of the adapters on the base model, in order.
+    pub stack: Vec<String>,
+    /// The data it is taken on.
+    pub dataset: Dataset,
+    /// Estimator, protocol, samples.
+    pub config: FisherConfig,
+}
+
+impl Measurement {
+    /// Fisher information of one adapter's parameters, on the data that it was trained on.
+    pub(crate) fn own(recipe: &Recipe, adapter: &str, samples: usize) -> Self {
+        let fisher = &recipe.fisher;
+        Self {
+            stack: vec![adapter.to_owned()],
+            dataset: recipe.adapters[adapter].dataset,
+            config: FisherConfig {
+                estimator: fisher.estimator,
+                protocol: fisher.protocol,
+                samples: Some(samples),
+                max_tokens: fisher.max_tokens,
+                seed: recipe.seed,
+                ..FisherConfig::default()
+            },
+        }
+    }
+
+    /// Kronecker factors of the layers under a stack of adapters.
+    pub(crate) fn factors(recipe: &Recipe, stack: &[String], dataset: Dataset, samples: usize) -> Self {
+        Self {
+            stack: stack.to_vec(),
+            dataset,
+            config: FisherConfig {
+                estimator: Estimator::Kron,
+                weighting: recipe.statistics.weighting,
+                samples: Some(samples),
+                max_tokens: recipe.statistics.max_tokens,
+                seed: recipe.seed,
+                ..FisherConfig::default()
+            },
+        }
+    }
+
+    /// Stack and data, the beginning of its folder's name.
+    pub(crate) fn subject(&self) -> String {
+        format!("{}-{}", self.stack.join("+"), self.dataset)
+    }
+
+    /// What it is called in plans and messages.
+    pub fn name(&self) -> String {
+        let samples = self.config.samples.unwrap_or_default();
+        format!("{} {} n={samples}", self.subject(), self.config.estimator)
+    }
+}

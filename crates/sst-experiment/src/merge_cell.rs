@@ -1,0 +1,117 @@
+//! One merge of a recipe's grid, and what must be measured for it.
+
+use crate::{Measurement, Recipe, Variant};
+use serde::Serialize;
+use sst_merge::{MergeStrategy, StrategyConfig};
+
+/// A merge of one variant by one strategy, with statistics of so many samples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MergeCell {
+    /// The adapters merged.
+    pub variant: Variant,
+    /// Samples of the Fisher statistics.
+    pub samples: usize,
+    /// The strategy and its settings.
+    pub strategy: StrategyConfig,
+}
+
+/// What a merge needs beside the adapters; in every list the safety adapter's is last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct CellNeeds {
+    /// Directions of the safety subspace, found from `own`.
+    pub k: Option<usize>,
+    /// Whether the strategy takes `own` itself.
+    pub diagonals: bool,
+    /// Fisher information of every adapter's own parameters.
+    pub own: Vec<Measurement>,
+    /// Kronecker factors.
+    pub factors: Vec<Measurement>,
+}
+
+impl MergeCell {
+    /// Every merge of a recipe, in the order of the table.
+    pub(crate) fn grid(recipe: &Recipe) -> Vec<Self> {
+        let mut cells = Vec::new();
+        for variant in &recipe.variants {
+            for &samples in &recipe.fisher.samples {
+                cells.extend(recipe.merges.iter().map(|strategy| Self {
+                    variant: variant.clone(),
+                    samples,
+                    strategy: strategy.clone(),
+                }));
+            }
+        }
+        cells
+    }
+
+    /// What it is called in tables.
+    pub fn name(&self) -> String {
+        format!("{} {} n={}", label(&self.strategy), self.variant.name, self.samples)
+    }
+
+    pub(crate) fn needs(&self, recipe: &Recipe, strategy: &dyn MergeStrategy) -> CellNeeds {
+        let needs = strategy.needs();
+        let k = strategy.config()["k"].as_u64().filter(|_| needs.basis);
+        let mut found = CellNeeds {
+            k: k.map(|k| k as usize),
+            diagonals: needs.diagonals,
+            ..CellNeeds::default()
+        };
+        let adapters = || self.variant.utility.iter().chain([&self.variant.safety]);
+        if found.k.is_some() || needs.diagonals {
+            let own = |name: &String| Measurement::own(recipe, name, self.samples);
+            found.own = adapters().map(own).collect();
+        }
+        if needs.statistics {
+            let dataset = |name: &String| recipe.adapters[name].dataset;
+            let factors = |stack: &[String], on| Measurement::factors(recipe, stack, on, self.samples);
+            found.factors = if strategy.name() == "regmean" {
+                let alone = |name: &String| factors(std::slice::from_ref(name), dataset(name));
+                adapters().map(alone).collect()
+            } else {
+                let utility = recipe.statistics.utility.iter().copied();
+                let on_all = utility.chain([dataset(&self.variant.safety)]);
+                on_all.map(|on| factors(&self.variant.utility, on)).collect()
+            };
+        }
+        found
+    }
+}
+
+/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.
+fn label(strategy: &StrategyConfig) -> String {
+    fn words(value: &serde_json::Value, name: &str, out: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, inner) in fields {
+                    if inner.is_object() && name == "mode" {
+                        out.push(key.clone());
+                    }
+                    words(inner, key, out);
+                }
+            }
+            serde_json::Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
+            serde_json::Value::String(text) => out.push(text.clone()),
+            serde_json::Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    words(&serde_json::to_value(strategy).unwrap_or_default(), "", &mut out);
+    out.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_tell_strategies_apart() {
+        let v2 =
+            r#"{"strategy": "v2", "k": 30, "weight": 0.8, "mode": {"residual": {"r": 0.7}}, "projection": "prefix"}"#;
+        let v2: StrategyConfig = serde_json::from_str(v2).unwrap();
+        assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
+        let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();
+        assert_eq!(label(&v1), "V1 k=20 alpha=1 aligned");
+    }
+}
