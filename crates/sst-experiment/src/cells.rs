@@ -5,11 +5,11 @@ use crate::results::{FisherFacts, System};
 use crate::step::{self, EvaluateAllStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{AdapterRecipe, Answerer, Error, EvaluatedSystem, LazyModel, Recipe, Reporter, Run, Variant};
 use sst_data::{DataFolder, Dataset, Split};
-use sst_eval::Evaluation;
+use sst_eval::{Evaluation, SuiteConfig};
 use sst_fim::{Estimate, FisherConfig};
 use sst_merge::{MergeRecipe, StatisticsPaths, StrategyConfig};
 use sst_subspace::{Estimator, SubspaceConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The steps of a recipe, each in a folder named by what went into it.
@@ -125,12 +125,9 @@ impl<'a> Cells<'a> {
         Ok((paths, facts))
     }
 
-    /// One estimate on the base model with trained adapters: folder and samples used.
+    /// Estimates on the base model with trained adapters, one per sample count of the recipe from one pass: folder and samples
+    /// used of the one that is asked for.
     fn measure(&mut self, stack: &[&str], dataset: Dataset, config: FisherConfig) -> Result<(PathBuf, u64), Error> {
-        let mut estimate = Estimate {
-            config,
-            out: PathBuf::new(),
-        };
         let name = format!("{}-{dataset}", stack.join("+"));
         let mut step = FisherStep {
             name: name.clone(),
@@ -140,12 +137,22 @@ impl<'a> Cells<'a> {
             data: DataFolder::open(&self.run.data)?.path(dataset, Split::Train)?,
             estimates: Vec::new(),
         };
-        let request = step::fisher_request(self.base, &step, &estimate)?;
-        estimate.out = self.folder("fisher", &name, &request);
-        let out = estimate.out.clone();
-        step.estimates.push(estimate);
+        let mut counts: BTreeSet<Option<usize>> = self.recipe.fisher.samples.iter().copied().map(Some).collect();
+        counts.remove(&config.samples);
+        for samples in std::iter::once(config.samples).chain(counts) {
+            let mut estimate = Estimate {
+                config: FisherConfig {
+                    samples,
+                    ..config.clone()
+                },
+                out: PathBuf::new(),
+            };
+            let request = step::fisher_request(self.base, &step, &estimate)?;
+            estimate.out = self.folder("fisher", &name, &request);
+            step.estimates.push(estimate);
+        }
         let metas = step::fisher(self.base, &step, self.reporter)?;
-        Ok((out, metas.iter().map(|meta| meta.samples).sum()))
+        Ok((step.estimates.swap_remove(0).out, metas[0].samples))
     }
 
     /// One merge of trained adapters, measured on the way but not evaluated, and its folder.
@@ -157,12 +164,12 @@ impl<'a> Cells<'a> {
     ) -> Result<(System, PathBuf), Error> {
         let checked = strategy.clone().check()?;
         let label = cell_name(variant, samples, strategy);
-        let (basis, mut fisher) = match checked.config()["k"].as_u64() {
-            Some(k) if checked.needs().basis => {
-                let (folder, facts) = self.subspace(variant, samples, k as usize)?;
+        let (basis, mut fisher) = match basis_size(strategy) {
+            Some(k) => {
+                let (folder, facts) = self.subspace(variant, samples, k)?;
                 (Some(folder), Some(facts))
             }
-            _ => (None, None),
+            None => (None, None),
         };
         let mut diagonals = Vec::new();
         if checked.needs().diagonals {
@@ -221,6 +228,7 @@ impl<'a> Cells<'a> {
         Ok((folders, facts))
     }
 
+    /// The basis of at least k directions, of which merges take the first k: that of the grid's largest k, solved once for all.
     fn subspace(&mut self, variant: &Variant, samples: usize, k: usize) -> Result<(PathBuf, FisherFacts), Error> {
         let (mut folders, facts) = self.fishers(variant, samples)?;
         let safety = folders.pop().unwrap_or_default();
@@ -229,19 +237,45 @@ impl<'a> Cells<'a> {
             utility: folders,
             safety,
             config: SubspaceConfig {
-                k,
                 eps: diagonal.then_some(self.recipe.fisher.eps),
                 ..SubspaceConfig::default()
             },
             out: PathBuf::new(),
         };
-        step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
-        step::subspace(&step, self.reporter)?;
+        let wanted = self
+            .recipe
+            .merges
+            .iter()
+            .filter_map(basis_size)
+            .filter(|wanted| *wanted > k);
+        let mut sizes: BTreeSet<usize> = wanted.collect();
+        sizes.insert(k);
+        while let Some(size) = sizes.pop_last() {
+            step.config.k = size;
+            step.out = self.folder("subspaces", &variant.name, &step::subspace_request(&step)?);
+            match step::subspace(&step, self.reporter) {
+                // A k that is too large is that cell's fault alone.
+                Err(Error::Subspace(sst_subspace::Error::Directions { .. })) if size > k => {}
+                other => {
+                    other?;
+                    break;
+                }
+            }
+        }
         Ok((step.out, facts))
     }
 
     /// Evaluates systems in the same batches, each the base model or with its adapter, and notes scores and folders.
     pub(crate) fn evaluate(&mut self, systems: &mut [(System, Option<PathBuf>)]) -> Result<Vec<Evaluation>, Error> {
+        self.evaluate_with(&self.recipe.eval, systems)
+    }
+
+    /// The same with another suite than the recipe's.
+    pub(crate) fn evaluate_with(
+        &mut self,
+        config: &SuiteConfig,
+        systems: &mut [(System, Option<PathBuf>)],
+    ) -> Result<Vec<Evaluation>, Error> {
         let mut asked: Vec<EvaluatedSystem> = systems
             .iter()
             .map(|(system, adapter)| EvaluatedSystem {
@@ -250,7 +284,7 @@ impl<'a> Cells<'a> {
                 out: PathBuf::new(),
             })
             .collect();
-        let (data, config) = (&self.run.data, &self.recipe.eval);
+        let data = &self.run.data;
         let requests = step::evaluate_requests(&mut Answerer::Model(self.base), &asked, data, config)?;
         for (system, request) in asked.iter_mut().zip(&requests) {
             system.out = self.folder("evaluations", &file_name(&system.name), request);
@@ -285,6 +319,13 @@ impl<'a> Cells<'a> {
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.run.out).unwrap_or(path).to_path_buf()
     }
+}
+
+/// The directions of a solved basis that a strategy asks for.
+fn basis_size(strategy: &StrategyConfig) -> Option<usize> {
+    let checked = strategy.clone().check().ok()?;
+    let k = checked.config()["k"].as_u64().filter(|_| checked.needs().basis)?;
+    Some(k as usize)
 }
 
 /// A system's name as part of a path.

@@ -21,6 +21,9 @@ pub mod report;
 mod reporter;
 mod request;
 mod results;
+mod selection;
+mod selection_recipe;
+mod selection_table;
 pub mod step;
 mod sweep;
 
@@ -35,4 +38,6 @@ pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRec
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
 pub use results::{FailedCell, FisherFacts, Results, System};
+pub use selection::{Axes, EarlierChoice, MethodChoice, Point, Selection};
+pub use selection_recipe::{SelectionRecipe, SelectionRule};
 pub use sweep::{Run, sweep};

@@ -2,13 +2,14 @@
 
 use crate::cells::{Cells, cell_name};
 use crate::results::{FailedCell, Results, System};
+use crate::selection::select;
 use crate::{Comparison, Error, LazyModel, Recipe, Reporter};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Systems evaluated in the same batches: enough that products over the base weights are wide, few enough that a table
 /// comes now and then.
-const SYSTEMS_AT_ONCE: usize = 8;
+pub(crate) const SYSTEMS_AT_ONCE: usize = 8;
 
 /// Where a recipe runs: data in, run folder out.
 #[derive(Debug, Clone)]
@@ -21,12 +22,15 @@ pub struct Run {
     pub command: String,
     /// Whether cells that failed before are tried again.
     pub retry_failed: bool,
+    /// Whether a changed grid chooses again although test scores of an earlier choice are known.
+    pub choose_again: bool,
 }
 
 /// Trains, measures, merges and evaluates all that the recipe asks for; what the run folder already holds is reused.
 ///
 /// A merge that fails is kept with its error among [`Results::failed`], and the sweep goes on. `aggregated_results.json` and
-/// `comparison.md` are written as evaluations end, so that an interrupted run shows what it has. Several processes may run
+/// `comparison.md` are written as evaluations end, so that an interrupted run shows what it has. Where the recipe has a
+/// selection, all of that happens on development items, and `selection.json` holds the choice and its test scores. Several processes may run
 /// one recipe in one folder: each part is computed by one of them.
 ///
 /// # Errors
@@ -74,6 +78,10 @@ impl Sweep<'_> {
         systems.extend(self.merges());
         for group in systems.chunks(SYSTEMS_AT_ONCE) {
             self.evaluate(group)?;
+        }
+        if let Some(selection) = &self.recipe.selection {
+            let systems = &self.results.systems;
+            self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, systems)?);
         }
         self.write()?;
         Ok(self.results)
@@ -128,7 +136,9 @@ impl Sweep<'_> {
 
     fn write(&self) -> Result<(), Error> {
         self.results.write(&self.run.out)?;
-        let table = Comparison::of(&self.results).markdown();
+        let selection = self.results.selection.as_ref().map(|selection| selection.markdown());
+        let table = [Some(Comparison::of(&self.results).markdown()), selection];
+        let table = table.into_iter().flatten().collect::<Vec<_>>().join("\n");
         Ok(sst_artefact::write_atomic(&self.run.out.join("comparison.md"), |w| {
             std::io::Write::write_all(w, table.as_bytes())
         })?)

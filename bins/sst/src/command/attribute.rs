@@ -50,6 +50,7 @@ impl Attribute {
             out: self.out,
             command: super::command_line(),
             retry_failed: false,
+            choose_again: false,
         };
         let base = &mut options.base(self.model)?;
         let attribution = attribute(base, &pair, config, &run, &mut *options.reporter())?;

@@ -28,6 +28,10 @@ pub struct Sweep {
     /// Try merges again that failed in an earlier run of this recipe.
     #[arg(long)]
     retry_failed: bool,
+    /// Where the recipe has a [selection] whose test scores are known already and the grid has changed: choose again, and record
+    /// that they were known.
+    #[arg(long)]
+    choose_again: bool,
 }
 
 impl Sweep {
@@ -38,9 +42,14 @@ impl Sweep {
             out: self.out,
             command: super::command_line(),
             retry_failed: self.retry_failed,
+            choose_again: self.choose_again,
         };
         let results = sweep(&mut options.base(self.model)?, &recipe, &run, &mut *options.reporter())?;
-        options.print(&results, &Comparison::of(&results).text())?;
+        let selection = results.selection.iter().map(|selection| selection.text());
+        let tables: Vec<String> = std::iter::once(Comparison::of(&results).text())
+            .chain(selection)
+            .collect();
+        options.print(&results, &tables.join("\n\n"))?;
         for cell in &results.failed {
             eprintln!("failed: {}: {}", cell.name, cell.error);
         }
