@@ -48,7 +48,10 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 open.push(path);
             } else {
-                found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(folder).unwrap().to_path_buf(),
+                    std::fs::read(&path).unwrap(),
+                );
             }
         }
     }
@@ -59,7 +62,12 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn asked(run: &Path, system: &Value) -> BTreeSet<String> {
     let items = run.join(system["evaluation"].as_str().unwrap()).join("items.jsonl");
     let text = std::fs::read_to_string(items).unwrap();
-    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let id = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     text.lines().map(id).collect()
 }
 
@@ -103,7 +111,10 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     let table = bench.succeed(sweep);
     assert!(table.contains("seen with 2 choices, which stand"), "{table}");
     let kept = json(&run.join("selection.json"));
-    assert_eq!((&kept["methods"], &kept["test"]), (&selection["methods"], &selection["test"]));
+    assert_eq!(
+        (&kept["methods"], &kept["test"]),
+        (&selection["methods"], &selection["test"])
+    );
     assert_eq!(kept["outdated"], true);
     assert_eq!(evaluations(), 9 + 5 + 2);
     let table = bench.succeed(&format!("{sweep} --choose-again"));
@@ -116,7 +127,10 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     let page = bench.path("page");
     bench.succeed("report run --out page");
     let text = std::fs::read_to_string(page.join("report.md")).unwrap();
-    assert!(text.contains("Chosen on development items") && text.contains("2 earlier choices"), "{text}");
+    assert!(
+        text.contains("Chosen on development items") && text.contains("2 earlier choices"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -130,7 +144,11 @@ fn what_a_grid_shares_is_computed_once_and_changes_no_byte() {
     };
     let all = sweep("all", RECIPE);
     let count = |kind: &str| std::fs::read_dir(bench.path("all").join(kind)).unwrap().count();
-    assert_eq!((count("fisher"), count("subspaces")), (2 * 2, 2), "one basis for both k");
+    assert_eq!(
+        (count("fisher"), count("subspaces")),
+        (2 * 2, 2),
+        "one basis for both k"
+    );
 
     for (samples, k) in [("4", "3"), ("9", "3"), ("9", "20")] {
         let name = format!("one-{samples}-{k}");
