@@ -65,7 +65,8 @@ impl SelectionRecipe {
         if !(0.0..=1.0).contains(&margin) {
             return Err(format!("over_refusal_margin is {margin}, expected 0 to 1"));
         }
-        if suite.split != ItemSplit::All {
+        // A resolved recipe names the development items itself.
+        if ![ItemSplit::All, self.dev()].contains(&suite.split) {
             return Err("eval.split is given as well; leave it out, the selection asks both splits".to_owned());
         }
         let asked = |benchmarks: &[Benchmark]| suite.benchmarks.iter().any(|b| benchmarks.contains(b));

@@ -161,14 +161,11 @@ pub(super) fn retained(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
 pub(super) fn subspace_curves(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
     let facts = &words.report.subspaces;
     let word = |key| words.word(&["chart", key]);
-    let (mut spectra, mut seen): (Vec<Curve>, Vec<&[(f64, f64)]>) = (Vec::new(), Vec::new());
+    let mut spectra: Vec<Curve> = Vec::new();
     for fact in facts.iter().filter(|fact| !fact.spectrum.is_empty()) {
-        let place = seen
-            .iter()
-            .position(|spectrum| **spectrum == fact.spectrum)
-            .unwrap_or(seen.len());
-        if place == seen.len() {
-            seen.push(&fact.spectrum);
+        let same = |curve: &Curve| curve.points == fact.spectrum;
+        let place = spectra.iter().position(same).unwrap_or(spectra.len());
+        if place == spectra.len() {
             spectra.push(curve(behind(words, fact), place, fact.spectrum.clone()));
         }
         if let (Some(k), Some([_, smallest])) = (fact.k, fact.eigenvalues) {
