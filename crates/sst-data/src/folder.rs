@@ -1,6 +1,6 @@
 //! A folder of data sets, laid out `<dataset>/<split>.<format>`.
 
-use crate::{AlpacaItem, Error, Example, HarmfulItem, JailbreakItem, Mmlu, RepliQaItem, XsTestItem};
+use crate::{AlpacaItem, Error, Example, HarmfulItem, JailbreakItem, Mmlu, RepliQaItem, XsTestItem, normal_form};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -196,6 +196,20 @@ impl DataFolder {
     /// [`Error::Missing`] when the file does not exist, else the faults of the file.
     pub fn examples(&self, dataset: Dataset, split: Split) -> Result<Vec<Example>, Error> {
         dataset.read(&self.path(dataset, split)?)
+    }
+
+    /// What each of a split's examples belongs to, in their order: its document, or else the words that it asks.
+    ///
+    /// # Errors
+    /// As [`DataFolder::examples`].
+    pub fn groups(&self, dataset: Dataset, split: Split) -> Result<Vec<String>, Error> {
+        let path = self.path(dataset, split)?;
+        if dataset == Dataset::RepliQa {
+            let items = RepliQaItem::read(&path)?;
+            return Ok(items.into_iter().map(|item| item.document_id).collect());
+        }
+        let asked = |example: Example| normal_form(&example.prompt.plain_text());
+        Ok(dataset.read(&path)?.into_iter().map(asked).collect())
     }
 
     /// The folder of the multiple-choice subjects.

@@ -165,7 +165,7 @@ fn hash(words: &[&str]) -> u64 {
 }
 
 /// The words of a text in lower case, one space between them.
-pub(crate) fn normal_form(text: &str) -> String {
+pub fn normal_form(text: &str) -> String {
     let lower = text.to_lowercase();
     let words = lower
         .split(|c: char| !c.is_alphanumeric())

@@ -38,7 +38,7 @@ pub use harmful::HarmfulItem;
 pub use import::{ImportConfig, Imported, import};
 pub use jailbreak::JailbreakItem;
 pub use labelled::{LabelledAnswer, RefusalLabel};
-pub use leakage::{Leak, LeakKind, Leakage, leakage};
+pub use leakage::{Leak, LeakKind, Leakage, leakage, normal_form};
 pub use mmlu::{Mmlu, MmluItem, Subject};
 pub use prompt::{Example, Message, Prompt, Role};
 pub use published::{PUBLISHED, Published};

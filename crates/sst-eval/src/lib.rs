@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod evaluation;
 mod generator;
+mod item_split;
 mod journal;
 mod judge;
 mod porter;
@@ -41,6 +42,7 @@ pub use evaluation::Evaluation;
 pub use generator::{
     ContinuationScore, Finish, GenerateRequest, Generated, Generator, GeneratorError, Sampling, ScoreRequest,
 };
+pub use item_split::{ItemSplit, UnknownSplit};
 pub use journal::{Journal, JournalError};
 pub use judge::{
     Agreement, Confusion, Judge, JudgeChoice, JudgeError, Judgements, KeywordJudge, RulesJudge, UnknownJudge, Verdict,

@@ -14,7 +14,7 @@
 //! which apply where a script sets none; seeded here, unlike there), the number of worked examples, and the white space
 //! in the prompt. How many items are drawn is no part of a protocol: the study drew 500 of each set.
 
-use crate::{AnswerLengths, Benchmark, JudgeChoice, MmluScoring, Sampling, SuiteConfig};
+use crate::{AnswerLengths, Benchmark, ItemSplit, JudgeChoice, MmluScoring, Sampling, SuiteConfig};
 use serde::{Deserialize, Serialize};
 use sst_data::Prompt;
 use std::fmt;
@@ -71,6 +71,7 @@ impl Protocol {
                 Benchmark::Alpaca,
             ],
             n: crate::ItemCounts::default(),
+            split: ItemSplit::All,
             max_new_tokens: AnswerLengths::default(),
             mmlu_shots: 5,
             mmlu_scoring: MmluScoring::Letters,

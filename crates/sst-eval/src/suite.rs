@@ -4,7 +4,7 @@ use crate::benchmark::answers::Asking;
 use crate::benchmark::{self, Items, mmlu};
 use crate::{Benchmark, BenchmarkScore, CheckedSuiteConfig, Error, Evaluation, Generator, Judge, SuiteConfig};
 use sst_artefact::Input;
-use sst_data::{DataFolder, Dataset, Example, Split, sample};
+use sst_data::{DataFolder, Dataset, Example, Split, normal_form};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -66,9 +66,10 @@ impl Suite {
         for &benchmark in &config.benchmarks {
             let items = suite.items(data, benchmark)?;
             if items.len() == 0 {
+                let (root, split) = (data.root().display(), config.split);
                 return Err(Error::Config {
                     key: "benchmarks".to_owned(),
-                    problem: format!("names {benchmark}, of which {} holds no item", data.root().display()),
+                    problem: format!("names {benchmark}, of which {root} holds no item (split: {split})"),
                 });
             }
             suite.parts.push((benchmark, items));
@@ -89,7 +90,8 @@ impl Suite {
         };
         self.read(dataset.name(), data.path(dataset, Split::Eval)?);
         let examples = data.examples(dataset, Split::Eval)?;
-        Ok(Items::Examples(self.draw(&examples, benchmark)))
+        let groups = data.groups(dataset, Split::Eval)?;
+        Ok(Items::Examples(self.draw(&examples, &groups, benchmark)))
     }
 
     /// XSTest's requests, safe or unsafe; a response only where it is weighed.
@@ -109,7 +111,12 @@ impl Suite {
                 response: response.clone(),
             })
             .collect();
-        Ok(Items::Examples(self.draw(&asked, benchmark)))
+        let groups = asked.iter().map(|item| normal_form(&item.prompt.plain_text()));
+        Ok(Items::Examples(self.draw(
+            &asked,
+            &groups.collect::<Vec<_>>(),
+            benchmark,
+        )))
     }
 
     fn mmlu(&mut self, data: &DataFolder, benchmark: Benchmark) -> Result<Items, Error> {
@@ -120,7 +127,9 @@ impl Suite {
         }
         self.read("mmlu_test", root.join("test"));
         let questions = mmlu::questions(&data.mmlu()?, shots, scoring)?;
-        Ok(Items::Questions(self.draw(&questions, benchmark)))
+        let asked = |q: &mmlu::Question| normal_form(&format!("{} {}", q.item.question, q.item.choices.join(" ")));
+        let groups: Vec<String> = questions.iter().map(asked).collect();
+        Ok(Items::Questions(self.draw(&questions, &groups, benchmark)))
     }
 
     /// The refusal to weigh: the one configured, else the commonest of the jailbreak set, the first of equals.
@@ -141,11 +150,9 @@ impl Suite {
         self.files.insert(role.to_owned(), path);
     }
 
-    fn draw<T: Clone>(&self, items: &[T], benchmark: Benchmark) -> Vec<T> {
-        match self.config().n.of(benchmark) {
-            Some(n) => sample(items, n, self.config().seed),
-            None => items.to_vec(),
-        }
+    fn draw<T: Clone>(&self, items: &[T], groups: &[String], benchmark: Benchmark) -> Vec<T> {
+        let config = self.config();
+        config.split.draw(items, groups, config.n.of(benchmark), config.seed)
     }
 
     /// The configuration it was loaded with.
@@ -260,7 +267,8 @@ impl Suite {
 mod tests {
     use super::*;
     use crate::{
-        ContinuationScore, Finish, GenerateRequest, Generated, GeneratorError, ItemCounts, Sampling, ScoreRequest,
+        ContinuationScore, Finish, GenerateRequest, Generated, GeneratorError, ItemCounts, ItemSplit, Sampling,
+        ScoreRequest,
     };
     use sst_data::{Prompt, Sizes, SplitSizes, synthesise};
     use std::collections::BTreeSet;
@@ -432,6 +440,35 @@ mod tests {
         assert_eq!(ids(20, 3), ids(20, 3));
         assert_eq!(ids(20, 3)[..10], ids(10, 3));
         assert_ne!(ids(20, 3), ids(20, 4));
+    }
+
+    #[test]
+    fn development_and_test_items_share_no_document() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data(&dir);
+        let ids = |split| -> BTreeSet<(Benchmark, String)> {
+            let config = SuiteConfig {
+                n: ItemCounts::default(),
+                split,
+                ..every_benchmark()
+            };
+            let mut model = Scripted::new(|_| "ok".to_owned());
+            let suite = Suite::load(&data, &config).unwrap();
+            let records = suite.run(&mut model, None, &mut |_, _, _| {}).unwrap().records;
+            records.into_iter().map(|r| (r.benchmark, r.id)).collect()
+        };
+        let [all, dev, test] = [ItemSplit::All, ItemSplit::Dev(0.4), ItemSplit::Test(0.4)].map(ids);
+        assert!(dev.is_disjoint(&test));
+        assert_eq!(&dev | &test, all);
+        let documents = sst_data::RepliQaItem::read(&data.path(Dataset::RepliQa, Split::Eval).unwrap()).unwrap();
+        let of = |side: &BTreeSet<(Benchmark, String)>| -> BTreeSet<String> {
+            let rows = side.iter().filter(|(b, _)| *b == Benchmark::RepliQa);
+            let row = |id: &str| id.rsplit('/').next().unwrap().parse::<usize>().unwrap();
+            rows.map(|(_, id)| documents[row(id) - 1].document_id.clone()).collect()
+        };
+        assert!(of(&dev).is_disjoint(&of(&test)) && !of(&dev).is_empty());
+        let share = dev.len() as f64 / all.len() as f64;
+        assert!((0.4..0.5).contains(&share), "{share}");
     }
 
     #[test]

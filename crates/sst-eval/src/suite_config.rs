@@ -1,6 +1,6 @@
 //! Which benchmarks a suite runs, on how many items, and how: raw values, then checked ones.
 
-use crate::{Benchmark, Error, JudgeChoice, MmluScoring, PromptFormat, Protocol, Sampling};
+use crate::{Benchmark, Error, ItemSplit, JudgeChoice, MmluScoring, PromptFormat, Protocol, Sampling};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 /// | `prompt_format` | `chat` or `question-answer` | chat |
 /// | `benchmarks` | which, in this order | jailbreak, mmlu, repliqa, alpaca |
 /// | `n.<data set>` | items drawn | all |
+/// | `split` | which items: `all`, `dev:SHARE`, `test:SHARE` | all |
 /// | `max_new_tokens.<data set>` | length of an answer | 48; alpaca 64; mmlu 8 |
 /// | `mmlu_shots` | worked examples before each question | 5 |
 /// | `mmlu_scoring` | what is weighed: `letters` or `choices` | letters |
@@ -43,6 +44,8 @@ pub struct SuiteConfig {
     pub benchmarks: Vec<Benchmark>,
     /// Items drawn of each data set.
     pub n: ItemCounts,
+    /// Whether the items to choose settings on, those to judge the choice on, or all.
+    pub split: ItemSplit,
     /// Length of an answer for each data set.
     pub max_new_tokens: AnswerLengths,
     /// Worked examples before each multiple-choice question, 0 to 5.
@@ -256,6 +259,10 @@ impl SuiteConfig {
                 ));
             }
         }
+        if !self.split.is_proper() {
+            let problem = format!("is {}, expected a share between 0 and 1", self.split);
+            return Err(fault("split", problem));
+        }
         let lengths = &self.max_new_tokens;
         for (name, length) in [
             ("jailbreak", lengths.jailbreak),
@@ -341,6 +348,13 @@ mod tests {
             ),
             (
                 SuiteConfig {
+                    split: ItemSplit::Dev(f64::NAN),
+                    ..base()
+                },
+                "`split` is dev:NaN",
+            ),
+            (
+                SuiteConfig {
                     max_new_tokens: AnswerLengths {
                         alpaca: 0,
                         ..AnswerLengths::default()
@@ -416,6 +430,7 @@ mod tests {
                     xstest: Some(7),
                     ..ItemCounts::default()
                 },
+                split: ItemSplit::Test(0.3),
                 refusal: Some("No.".to_owned()),
                 ..SuiteConfig::of(protocol)
             };

@@ -4,16 +4,17 @@
 //! alone. A look ([`Cells::looking`]) takes the same way and stops where something would have to be computed.
 
 use crate::failures::{Failures, file_name};
+use crate::merge_cell::basis_size;
 use crate::request::Request;
 use crate::results::{FisherFacts, System};
 use crate::step::{self, EvaluateAllStep, FisherStep, MergeStep, SubspaceStep, TrainStep};
 use crate::{Answerer, Error, EvaluatedSystem, LazyModel, Measurement, MergeCell, Recipe, Reporter, Run, Variant};
 use sst_data::{DataFolder, Dataset, Split};
-use sst_eval::Evaluation;
-use sst_fim::Estimate;
+use sst_eval::{Evaluation, SuiteConfig};
+use sst_fim::{Estimate, FisherConfig};
 use sst_merge::{MergeRecipe, StatisticsPaths};
 use sst_subspace::{Estimator, Shard, SubspaceConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The steps of a recipe, each in a folder named by what went into it.
@@ -115,17 +116,19 @@ impl<'a> Cells<'a> {
         }
         self.trained(&measurement.stack)?;
         let found = self.keeping_failure(measurement, |cells| {
-            let (step, request) = cells.located(measurement)?;
-            let (out, shards) = (&step.estimates[0].out, cells.run.fisher_shards);
-            cells.enter(&request, out)?;
+            let (mut step, request) = cells.located(measurement)?;
+            let (out, shards) = (step.estimates[0].out.clone(), cells.run.fisher_shards);
+            cells.enter(&request, &out)?;
             if shards > 1 {
                 for index in 1..=shards {
                     cells.shard(measurement, index)?;
                 }
                 step::fisher_reduce(&request, &step, shards)?;
+            } else {
+                cells.add_other_counts(&mut step)?;
             }
             let metas = step::fisher(cells.base, &step, cells.reporter)?;
-            Ok((out.clone(), metas.iter().map(|meta| meta.samples).sum()))
+            Ok((out, metas[0].samples))
         })?;
         self.estimates.insert(name, found.clone());
         Ok(found)
@@ -170,6 +173,26 @@ impl<'a> Cells<'a> {
         estimate.out = self.folder("fisher", &step.name, &request);
         step.estimates.push(estimate);
         Ok((step, request))
+    }
+
+    /// The recipe's other sample counts: prefixes of one order, so that one pass gives them all.
+    fn add_other_counts(&mut self, step: &mut FisherStep) -> Result<(), Error> {
+        let asked = step.estimates[0].config.clone();
+        let mut counts: BTreeSet<Option<usize>> = self.recipe.fisher.samples.iter().copied().map(Some).collect();
+        counts.remove(&asked.samples);
+        for samples in counts {
+            let mut estimate = Estimate {
+                config: FisherConfig {
+                    samples,
+                    ..asked.clone()
+                },
+                out: PathBuf::new(),
+            };
+            let request = step::fisher_request(self.base, step, &estimate)?;
+            estimate.out = self.folder("fisher", &step.name, &request);
+            step.estimates.push(estimate);
+        }
+        Ok(())
     }
 
     /// `run`, unless it failed before; a failure is kept.
@@ -249,28 +272,54 @@ impl<'a> Cells<'a> {
         Ok((system, step.out))
     }
 
-    /// The safety subspace of estimates, the safety adapter's last.
+    /// The safety subspace of estimates, the safety adapter's last: of at least k directions, of which merges take the first k. It
+    /// is that of the grid's largest k, solved once for all.
     fn subspace(&mut self, variant: &Variant, mut utility: Vec<PathBuf>, k: usize) -> Result<PathBuf, Error> {
         let diagonal = matches!(self.recipe.fisher.estimator, Estimator::Diag | Estimator::DiagVariance);
         let mut step = SubspaceStep {
             safety: utility.pop().unwrap_or_default(),
             utility,
             config: SubspaceConfig {
-                k,
                 eps: diagonal.then_some(self.recipe.fisher.eps),
                 ..SubspaceConfig::default()
             },
             out: PathBuf::new(),
         };
-        let request = step::subspace_request(&step)?;
-        step.out = self.folder("subspaces", &variant.name, &request);
-        self.enter(&request, &step.out)?;
-        step::subspace(&step, self.reporter)?;
+        let checked = self.recipe.merges.iter().filter_map(|merge| merge.clone().check().ok());
+        let wanted = checked.filter_map(|strategy| basis_size(strategy.as_ref()));
+        let mut sizes: BTreeSet<usize> = wanted.filter(|wanted| *wanted > k).collect();
+        sizes.insert(k);
+        while let Some(size) = sizes.pop_last() {
+            step.config.k = size;
+            let request = step::subspace_request(&step)?;
+            step.out = self.folder("subspaces", &variant.name, &request);
+            let solved = match self.enter(&request, &step.out) {
+                Ok(()) => step::subspace(&step, self.reporter).map(drop),
+                absent => absent,
+            };
+            match solved {
+                // A k that is too large is that cell's fault alone.
+                Err(Error::Subspace(sst_subspace::Error::Directions { .. }) | Error::NotThere { .. }) if size > k => {}
+                other => {
+                    other?;
+                    break;
+                }
+            }
+        }
         Ok(step.out)
     }
 
     /// Evaluates systems in the same batches, each the base model or with its adapter, and notes scores and folders.
     pub(crate) fn evaluate(&mut self, systems: &mut [(System, Option<PathBuf>)]) -> Result<Vec<Evaluation>, Error> {
+        self.evaluate_with(&self.recipe.eval, systems)
+    }
+
+    /// The same with another suite than the recipe's.
+    pub(crate) fn evaluate_with(
+        &mut self,
+        config: &SuiteConfig,
+        systems: &mut [(System, Option<PathBuf>)],
+    ) -> Result<Vec<Evaluation>, Error> {
         let mut asked: Vec<EvaluatedSystem> = systems
             .iter()
             .map(|(system, adapter)| EvaluatedSystem {
@@ -279,7 +328,7 @@ impl<'a> Cells<'a> {
                 out: PathBuf::new(),
             })
             .collect();
-        let (data, config) = (&self.run.data, &self.recipe.eval);
+        let data = &self.run.data;
         let requests = step::evaluate_requests(&mut Answerer::Model(self.base), &asked, data, config)?;
         for (system, request) in asked.iter_mut().zip(&requests) {
             system.out = self.folder("evaluations", &file_name(&system.name), request);

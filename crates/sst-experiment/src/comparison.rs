@@ -165,7 +165,7 @@ impl Comparison {
 }
 
 impl Goals {
-    fn of(&self, benchmark: Benchmark) -> Option<f64> {
+    pub(crate) fn of(&self, benchmark: Benchmark) -> Option<f64> {
         match benchmark {
             Benchmark::Jailbreak => Some(self.jailbreak),
             Benchmark::Mmlu => Some(self.mmlu),

@@ -27,6 +27,9 @@ pub mod report;
 mod reporter;
 mod request;
 mod results;
+mod selection;
+mod selection_recipe;
+mod selection_table;
 mod slurm;
 pub mod step;
 mod sweep;
@@ -48,6 +51,8 @@ pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRec
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
 pub use results::{FisherFacts, Results, System};
+pub use selection::{Axes, EarlierChoice, MethodChoice, Point, Selection};
+pub use selection_recipe::{SelectionRecipe, SelectionRule};
 pub use slurm::{SlurmConfig, SlurmOption, sweep_on_slurm};
 pub use sweep::{Run, remaining, sweep, sweep_parts};
 pub use time_left::Overall;

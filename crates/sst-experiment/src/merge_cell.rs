@@ -51,9 +51,8 @@ impl MergeCell {
 
     pub(crate) fn needs(&self, recipe: &Recipe, strategy: &dyn MergeStrategy) -> CellNeeds {
         let needs = strategy.needs();
-        let k = strategy.config()["k"].as_u64().filter(|_| needs.basis);
         let mut found = CellNeeds {
-            k: k.map(|k| k as usize),
+            k: basis_size(strategy),
             diagonals: needs.diagonals,
             ..CellNeeds::default()
         };
@@ -76,6 +75,12 @@ impl MergeCell {
         }
         found
     }
+}
+
+/// The directions of a solved basis that a strategy asks for.
+pub(crate) fn basis_size(strategy: &dyn MergeStrategy) -> Option<usize> {
+    let k = strategy.config()["k"].as_u64().filter(|_| strategy.needs().basis);
+    k.map(|k| k as usize)
 }
 
 /// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.

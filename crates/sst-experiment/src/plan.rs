@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 /// Systems evaluated in the same batches: enough that products over the base weights are wide, few enough that a table
 /// comes now and then.
-const SYSTEMS_AT_ONCE: usize = 8;
+pub(crate) const SYSTEMS_AT_ONCE: usize = 8;
 
 /// The stages of a sweep, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -27,9 +27,12 @@
 //!
 //! [eval]
 //! mmlu_shots = 0
+//!
+//! [selection]          # choose each method's best point on 40 % of the items, judge it once on the others
+//! dev = 0.4
 //! ```
 
-use crate::Error;
+use crate::{Error, SelectionRecipe};
 use serde::{Deserialize, Serialize};
 use sst_data::Dataset;
 use sst_eval::SuiteConfig;
@@ -61,6 +64,9 @@ pub struct Recipe {
     pub eval: SuiteConfig,
     /// What a merge should reach.
     pub goals: Goals,
+    /// How one point of every method is chosen on development items; none: every item is asked, nothing is chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<SelectionRecipe>,
 }
 
 /// One adapter to train.
@@ -188,6 +194,7 @@ struct Raw {
     eval: toml::Table,
     #[serde(default)]
     goals: Goals,
+    selection: Option<SelectionRecipe>,
 }
 
 #[derive(Deserialize)]
@@ -214,10 +221,16 @@ impl Recipe {
 
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let raw: Raw = toml::from_str(text).map_err(|e| e.to_string().replace('\n', " "))?;
-        let eval: SuiteConfig = with_seed(raw.eval, raw.seed)
+        let mut eval: SuiteConfig = with_seed(raw.eval, raw.seed)
             .try_into()
             .map_err(|e| format!("eval: {e}"))?;
         eval.check().map_err(|e| format!("eval: {e}"))?;
+        if let Some(selection) = &raw.selection {
+            selection
+                .check(&eval, &raw.goals)
+                .map_err(|e| format!("selection: {e}"))?;
+            eval.split = selection.dev();
+        }
         let mut adapters = BTreeMap::new();
         for (name, adapter) in raw.adapters {
             let checked = adapter
@@ -255,6 +268,7 @@ impl Recipe {
             merges,
             eval,
             goals: raw.goals,
+            selection: raw.selection,
             allow_leakage: raw.allow_leakage,
         })
     }
@@ -359,6 +373,8 @@ mod tests {
         strategy = "v2"
         k = [10, 20]
         weight = [0.7, 1.0]
+        [selection]
+        dev = 0.3
     "#;
 
     #[test]
@@ -368,7 +384,10 @@ mod tests {
         assert_eq!(recipe.variants[1].utility, ["A5", "A6"]);
         assert_eq!(recipe.adapters["A5"].train.seed, 3);
         assert_eq!(recipe.adapters["A6"].train.seed, 9);
-        assert_eq!(recipe.eval.seed, 3);
+        assert_eq!(
+            (recipe.eval.seed, recipe.eval.split),
+            (3, sst_eval::ItemSplit::Dev(0.3))
+        );
         assert_eq!(
             recipe.goals,
             Goals {
@@ -401,6 +420,12 @@ mod tests {
             ("epochs = 1", "epoch = 1", "epoch"),
             ("dataset = \"repliqa\"", "dataset = \"squad\"", "squad"),
             ("seed = 3", "sed = 3", "sed"),
+            ("dev = 0.3", "dev = 1.0", "selection: dev is 1"),
+            ("dev = 0.3", "share = 0.3", "share"),
+            ("dev = 0.3", "rule = \"best\"", "best"),
+            ("dev = 0.3", "[eval]\nbenchmarks = [\"mmlu\"]", "lacks jailbreak"),
+            ("dev = 0.3", "[eval]\nbenchmarks = [\"jailbreak\"]", "lacks utility"),
+            ("dev = 0.3", "[eval]\nsplit = \"test:0.3\"", "eval.split"),
         ] {
             assert!(RECIPE.contains(from));
             let error = Recipe::parse(&RECIPE.replacen(from, to, 1)).unwrap_err();

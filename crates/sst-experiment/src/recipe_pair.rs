@@ -215,6 +215,7 @@ impl RecipePair {
             merges: vec![strategy],
             eval: from(Stage::Evaluation).eval.clone(),
             goals: self.recipes[0].goals,
+            selection: None,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Everything a run found, with every setting behind it, in one JSON file.
 
-use crate::{Error, FailedCell, Goals, Recipe};
+use crate::{Error, FailedCell, Goals, Recipe, Selection};
 use serde::{Deserialize, Serialize};
 use sst_artefact::Input;
 use sst_data::SetLeakage;
@@ -36,6 +36,9 @@ pub struct Results {
     /// Merges that could not be made or evaluated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedCell>,
+    /// What was chosen among the systems above, which were evaluated on development items, and how it did on test items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
 }
 
 /// One system that was evaluated, with every setting that made it.
@@ -102,6 +105,7 @@ impl Results {
             leakage: Vec::new(),
             systems: Vec::new(),
             failed: Vec::new(),
+            selection: None,
         }
     }
 

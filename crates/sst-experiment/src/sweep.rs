@@ -3,9 +3,10 @@
 use crate::cells::Cells;
 use crate::failures::Failures;
 use crate::results::{Results, System};
+use crate::selection::select;
 use crate::time_left::TimeLeft;
 use crate::{Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, Part, PartNumber, Plan, PlanStage};
-use crate::{Recipe, Reporter, Silent};
+use crate::{Recipe, Reporter, Selection, Silent};
 use sst_subspace::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct Run {
     pub retry_failed: bool,
     /// Shards of every Fisher estimate, at least 1; sums of shards differ from a single run's by rounding.
     pub fisher_shards: usize,
+    /// Whether a changed grid chooses again although test scores of an earlier choice are known.
+    pub choose_again: bool,
 }
 
 /// Trains, measures, merges and evaluates all that the recipe asks for; what the run folder already holds is reused.
@@ -162,6 +165,12 @@ fn is_reported(
         look.part(part)?;
     }
     look.results.failed = look.failed()?;
+    if recipe.selection.is_some() {
+        look.results.selection = Selection::read(&run.out)?.filter(Selection::is_judged);
+        if look.results.selection.is_none() {
+            return Ok(false);
+        }
+    }
     Ok(Results::read(&run.out).is_ok_and(|there| there == look.results))
 }
 
@@ -229,7 +238,10 @@ impl<'a> Sweep<'a> {
             }
             Part::Evaluate(group) => self.evaluate(group),
             Part::Report => {
-                self.results.failed = self.failed()?;
+                if let Some(selection) = &self.recipe.selection {
+                    let systems = &self.results.systems;
+                    self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, systems)?);
+                }
                 self.write().map(|()| Vec::new())
             }
         }
@@ -314,7 +326,9 @@ impl<'a> Sweep<'a> {
     fn write(&mut self) -> Result<(), Error> {
         self.results.failed = self.failed()?;
         self.results.write(&self.run.out)?;
-        let table = Comparison::of(&self.results).markdown();
+        let selection = self.results.selection.as_ref().map(|selection| selection.markdown());
+        let table = [Some(Comparison::of(&self.results).markdown()), selection];
+        let table = table.into_iter().flatten().collect::<Vec<_>>().join("\n");
         Ok(sst_artefact::write_atomic(&self.run.out.join("comparison.md"), |w| {
             std::io::Write::write_all(w, table.as_bytes())
         })?)

@@ -308,11 +308,19 @@ fn run_folder(folder: &Path) {
         let fisher = json!({
             "estimator": "diag-variance", "protocol": "response", "samples": 100, "samples_used": [100, 100], "seed": 0,
         });
+        let selection = json!({
+            "selection": "top-ratios", "eps": 1e-6, "ridge_safety": 1e-6, "ridge_utility": 1e-6,
+            "share_below_ridge_safety": 0.1, "share_below_ridge_utility": 0.9,
+            "spectrum": {
+                "count": 1000, "trace": 50.0, "head": [9.0, 8.0], "tail": [0.1, 0.0],
+                "quantiles": [{ "level": 0.5, "value": 0.5 }],
+            },
+        });
         let diagnostics = json!({
             "parameters": 100, "norm_utility": 2.0, "norm_safety": 3.0, "norm_safety_used": 0.0, "norm_merged": 2.0,
             "relative_change": 0.0, "cosine": 0.0, "retained_energy": if i == 3 { 0.0 } else { 0.25 },
             "random_control": { "seed": 0, "k": 20, "retained_energy": 0.01 }, "k": 20, "projection": "prefix",
-            "eigenvalues": [9.0, 4.0], "selection": null,
+            "eigenvalues": [9.0, 4.0], "selection": selection,
         });
         list.push(json!({
             "name": system.name, "variant": merge.then_some("A5+A7"), "strategy": strategy,
@@ -423,11 +431,101 @@ fn a_run_folder_is_compared_item_by_item() {
         assert!(page.contains(part), "no {part}");
     }
     let text = std::fs::read_to_string(written.markdown).unwrap();
+    assert!(text.contains("charts/spectrum.svg"), "{text}");
+    // The two largest, the median, the smallest but one: a logarithm does not reach the last.
+    let spectrum = std::fs::read_to_string(dir.path().join("report/charts/spectrum.svg")).unwrap();
+    let line = spectrum.split("<polyline").nth(1).unwrap().split("/>").next().unwrap();
+    assert_eq!(line.matches(',').count(), 4, "{line}");
     assert!(text.contains("    <Question> "), "a prompt is a block of code");
     assert!(
         text.contains("![Jailbreak over weight](charts/effect-weight-jailbreak.svg)"),
         "{text}"
     );
+}
+
+/// The run folder, its systems taken for development items, with V2 at weight 2 chosen and judged on others.
+fn selected_folder(folder: &Path, seen: bool) {
+    run_folder(folder);
+    let path = folder.join("aggregated_results.json");
+    let mut results: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let rate =
+        |value: f64| json!({ "value": value, "interval": { "low": value - 0.1, "high": value + 0.1 }, "n": ITEMS });
+    let point = |system: &Value| {
+        let of = |i: usize| system["scores"][i]["value"].as_f64().unwrap();
+        json!({
+            "name": system["name"], "shortfall": (0.8 - of(0)).max(0.0), "scores": { "jailbreak": of(0), "repliqa": of(1) },
+            "axes": { "safety": rate(of(0)), "utility": rate(of(1)), "over_refusal": rate(0.0) },
+        })
+    };
+    let systems = results["systems"].as_array().unwrap().clone();
+    let method = |name: &str, points: &[Value], chosen: &Value| {
+        json!({
+            "strategy": name, "variant": "A5+A7", "ceiling": 0.03, "points": points.iter().map(point).collect::<Vec<_>>(),
+            "chosen": chosen["name"],
+        })
+    };
+    let judged = Answers {
+        name: "V2",
+        refused: |i| i < 30,
+        right: |i| i % 2 == 0,
+    };
+    let scores = judged.save(&folder.join("evaluations/test"));
+    let mut tested = systems[6].clone();
+    tested["scores"] = scores;
+    tested["evaluation"] = json!("evaluations/test");
+    let earlier = json!({ "points": 2, "chosen": ["V2 k=20 weight=0.5 projected prefix A5+A7 n=100"] });
+    results["selection"] = json!({
+        "recipe": { "dev": 0.4, "rule": "utility", "over_refusal_margin": 0.03 }, "goals": results["goals"],
+        "methods": [method("v1", &systems[3..4], &systems[3]), method("v2", &systems[4..], &systems[6])],
+        "test": [systems[1], tested], "earlier": if seen { vec![earlier] } else { vec![] }, "outdated": false,
+    });
+    sst_artefact::write_json(&path, &results).unwrap();
+}
+
+#[test]
+fn a_selection_is_shown_on_both_splits_with_its_optimism() {
+    let dir = tempfile::tempdir().unwrap();
+    selected_folder(dir.path(), false);
+    let report = read(dir.path(), Language::En);
+    let selection = report.selection.as_ref().unwrap();
+    let v2 = &selection.choices[1];
+    assert_eq!(
+        (v2.cell.as_str(), v2.points, v2.reached),
+        ("V2 k=20 weight=2 projected prefix", 3, true)
+    );
+    // 34 of 40 refused on development items, 30 of 40 on test items.
+    let safety = &v2.axes[0];
+    assert_eq!((safety.dev.value, safety.test.unwrap().value), (0.85, 0.75));
+    let gap = safety.optimism.unwrap();
+    assert!((gap.value - 0.1).abs() < 1e-12 && (gap.interval.high - (0.1 + 0.1 * 2f64.sqrt())).abs() < 1e-12);
+    // V1 refuses nothing and was not among those judged here.
+    assert!(!selection.choices[0].reached && selection.choices[0].axes[0].test.is_none());
+    assert_eq!(selection.cells.len(), 2);
+    assert!(selection.front.contains("A5") && selection.front.contains("V2 k=20 weight=2 projected prefix"));
+
+    let text = |language, name: &str| {
+        let config = ReportConfig {
+            language,
+            goals: Goals::new(),
+        };
+        let written = read(dir.path(), language)
+            .write(&dir.path().join(name), &config)
+            .unwrap();
+        std::fs::read_to_string(written.markdown).unwrap()
+    };
+    let plain = text(Language::En, "plain");
+    for part in [
+        "Chosen on development items, judged on test items",
+        "+10.0",
+        "charts/pareto-test-jailbreak-repliqa.svg",
+        "at least 80.0 % of the harmful requests and at most 3.0 points more",
+    ] {
+        assert!(plain.contains(part), "no {part} in {plain}");
+    }
+    assert!(!plain.contains("Caution"));
+    selected_folder(dir.path(), true);
+    assert!(text(Language::En, "seen").contains("Caution: the test scores of 1 earlier choices"));
+    assert!(text(Language::Ja, "ja").contains("1 件の選択についてテストの結果が見られています"));
 }
 
 #[test]

@@ -62,12 +62,11 @@ impl FisherConfig {
         }
     }
 
-    /// Checks that estimates with these settings can share one pass over the samples.
+    /// Checks that estimates with these settings can share one pass over the samples; their number may differ.
     pub(crate) fn check_shared(&self, other: &Self) -> Result<(), Error> {
         let pairs = [
             ("protocol", self.protocol == other.protocol),
             ("labels", self.labels == other.labels),
-            ("samples", self.samples == other.samples),
             ("max_tokens", self.max_tokens == other.max_tokens),
             ("seed", self.seed == other.seed),
         ];

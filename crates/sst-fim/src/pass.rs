@@ -2,6 +2,10 @@
 //!
 //! The samples are cut into batches once, whatever the number of shards; shard i of n takes the batches i - 1, i - 1 + n, ... So every batch is
 //! computed with the same rounding wherever it runs, and shards differ from a single run by the order of f64 sums alone.
+//!
+//! Batches are planned within windows of 100 drawn samples, so that the batches of N samples begin with those of the whole windows of
+//! any smaller count. Estimates of several counts share them; only what a count takes of its last, broken window is computed for it
+//! alone. Each estimate has the bytes of a run by itself.
 
 use crate::estimator::{Accumulate, Batch, Measured, Subject, accumulator};
 use crate::{Error, FisherConfig};
@@ -9,12 +13,15 @@ use serde_json::{Value, json};
 use sst_adapter::{ModulePath, ParamLayout};
 use sst_artefact::Input;
 use sst_data::Example;
-use sst_model::{Encoded, LanguageModel, Objective, TokenWeight};
+use sst_model::{BatchLimits, Encoded, LanguageModel, Objective, TokenWeight};
 use sst_subspace::{Estimator, FisherMeta, FisherShard, Labels, Shard, ShardMeta, reduce, write_shard};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Drawn samples that are planned together: enough to find rows of similar length, and a divisor of the counts that people choose.
+const WINDOW: usize = 100;
 
 /// Folder of the unfinished sums inside an artefact's folder.
 const PARTIAL: &str = "partial";
@@ -24,7 +31,8 @@ const PARTIAL: &str = "partial";
 pub enum Samples<'a> {
     /// Examples, of which the settings draw some, encode them and leave out the long ones.
     Drawn(&'a [Example]),
-    /// Tokens that are chosen and encoded already; the settings' protocol, samples, seed and max_tokens are a record of how.
+    /// Tokens that are chosen and encoded already, of which the settings' samples are the first; protocol, seed and max_tokens are
+    /// a record of how.
     Encoded(&'a [Encoded]),
 }
 
@@ -59,7 +67,7 @@ pub struct Estimate {
 pub struct FisherProgress {
     /// Samples done, of this shard.
     pub done: usize,
-    /// Samples of this shard.
+    /// Samples of this shard; those that several counts batch differently count more than once.
     pub total: usize,
 }
 
@@ -75,6 +83,8 @@ pub struct PassTimes {
 }
 
 /// Estimates Fisher information from one pass over the samples; an interrupted run goes on from its last checkpoint.
+///
+/// Estimates may differ in their number of samples, each a prefix of the same order.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -131,19 +141,30 @@ pub fn shard(
         first.config.check_shared(&other.config)?;
     }
     let rows = encode(model, source.samples, estimates)?;
-    let lengths: Vec<usize> = rows.iter().map(|r| r.ids.len()).collect();
-    let plan = model.limits().plan(&lengths);
-    let batches: Vec<&Vec<usize>> = (0..plan.len()).filter(|&b| shard.owns(b)).map(|b| &plan[b]).collect();
-    let mut numbers: Vec<usize> = batches.iter().copied().flatten().copied().collect();
-    numbers.sort_unstable();
+    let plans: Vec<Vec<Vec<usize>>> = estimates
+        .iter()
+        .map(|e| rows.plan(model.limits(), e.config.samples))
+        .collect();
+    let work = Work::of(&plans, shard);
+    let total = work.iter().map(|work| work.members.len()).sum();
     let subjects = subjects(model, source, estimates)?;
     let adapter = subjects[0].parameters.as_ref().map(|(at, _)| *at);
     let shown: BTreeSet<ModulePath> = subjects.iter().flat_map(|s| &s.modules).cloned().collect();
-    let mut jobs = estimates
-        .iter()
-        .zip(subjects)
-        .map(|(e, subject)| Job::begin(model, source, e, subject, shard, (&rows, &numbers, batches.len())))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut jobs = Vec::new();
+    for (i, (e, subject)) in estimates.iter().zip(subjects).enumerate() {
+        let own = work.iter().filter(|work| work.estimates.contains(&i));
+        let mut numbers: Vec<usize> = own.clone().flat_map(|work| work.members.iter().copied()).collect();
+        numbers.sort_unstable();
+        let samples = plans[i].iter().map(Vec::len).sum();
+        jobs.push(Job::begin(
+            model,
+            source,
+            e,
+            subject,
+            shard,
+            (samples, &numbers, own.count()),
+        )?);
+    }
 
     let objective = Objective {
         adapters: source.stack,
@@ -154,26 +175,25 @@ pub fn shard(
         weight: TokenWeight::RowMean,
     };
     let mut times = PassTimes::default();
-    let mut done = 0;
+    let (mut done, last) = (0, work.len());
     let mut written = Instant::now();
-    for (at, members) in batches.iter().enumerate() {
+    for (place, work) in work.iter().enumerate() {
+        let (at, members) = (work.at, work.members);
         done += members.len();
-        if jobs.iter().all(|job| job.meta.batches_done > at) {
-            progress(FisherProgress {
-                done,
-                total: numbers.len(),
-            });
+        let open = |i: &usize| jobs[*i].meta.batches_done <= at;
+        let behind: Vec<usize> = work.estimates.iter().copied().filter(open).collect();
+        if behind.is_empty() {
+            progress(FisherProgress { done, total });
             continue;
         }
         let batch = Batch {
-            rows: members.iter().map(|&i| &rows[i]).collect(),
+            rows: members.iter().map(|&i| &rows.encoded[i]).collect(),
             numbers: members.to_vec(),
         };
         let wanted = |path: &ModulePath| shown.contains(path);
         let report = model.backward(&batch.rows, &objective, &wanted, &mut |reading| {
             let measured = Measured::new(&reading, &batch, adapter);
-            let mut behind = jobs.iter_mut().filter(|job| job.meta.batches_done <= at);
-            behind.try_for_each(|job| job.sums.add(&measured))
+            behind.iter().try_for_each(|&i| jobs[i].sums.add(&measured))
         })?;
         let losses = report.losses.row_sums();
         if let Some((row, _)) = batch.rows.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
@@ -182,19 +202,16 @@ pub fn shard(
         times.forward += report.forward;
         times.backward += report.backward;
         times.statistics += report.shown;
-        for job in jobs.iter_mut().filter(|job| job.meta.batches_done <= at) {
-            job.count(&batch);
+        for i in behind {
+            jobs[i].count(&batch);
         }
-        if written.elapsed() >= source.checkpoint_every && at + 1 < batches.len() {
+        if written.elapsed() >= source.checkpoint_every && place + 1 < last {
             for job in &jobs {
                 job.write(source)?;
             }
             written = Instant::now();
         }
-        progress(FisherProgress {
-            done,
-            total: numbers.len(),
-        });
+        progress(FisherProgress { done, total });
     }
     for job in jobs {
         job.finish(source)?;
@@ -216,6 +233,65 @@ impl<'a> Source<'a> {
     }
 }
 
+/// One batch of a shard, and the estimates that it is for.
+struct Work<'a> {
+    /// How many batches each of them has before it.
+    at: usize,
+    members: &'a [usize],
+    estimates: Vec<usize>,
+}
+
+impl<'a> Work<'a> {
+    /// The batches of a shard in their order, those that several plans have at the same place once.
+    fn of(plans: &'a [Vec<Vec<usize>>], shard: Shard) -> Vec<Self> {
+        let longest = plans.iter().map(Vec::len).max().unwrap_or_default();
+        let mut all: Vec<Self> = Vec::new();
+        for (at, place) in (0..longest).filter(|&b| shard.owns(b)).enumerate() {
+            let first = all.len();
+            for (i, members) in plans
+                .iter()
+                .enumerate()
+                .filter_map(|(i, plan)| Some((i, plan.get(place)?)))
+            {
+                match all[first..].iter_mut().find(|work| work.members == members) {
+                    Some(work) => work.estimates.push(i),
+                    None => all.push(Self {
+                        at,
+                        members,
+                        estimates: vec![i],
+                    }),
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Encoded samples, and the place of each among those drawn, ascending.
+struct Rows<'a> {
+    encoded: Cow<'a, [Encoded]>,
+    places: Vec<usize>,
+}
+
+impl Rows<'_> {
+    /// How many of the first `samples` drawn there are.
+    fn count(&self, samples: Option<usize>) -> usize {
+        samples.map_or(self.places.len(), |n| self.places.partition_point(|place| *place < n))
+    }
+
+    /// Batches of the first `samples` drawn, window by window.
+    fn plan(&self, limits: BatchLimits, samples: Option<usize>) -> Vec<Vec<usize>> {
+        let rows: Vec<usize> = (0..self.count(samples)).collect();
+        let windows = rows.chunk_by(|a, b| self.places[*a] / WINDOW == self.places[*b] / WINDOW);
+        let batches = windows.flat_map(|window| {
+            let lengths: Vec<usize> = window.iter().map(|&i| self.encoded[i].ids.len()).collect();
+            let plan = limits.plan(&lengths).into_iter();
+            plan.map(|batch| batch.into_iter().map(|i| window[i]).collect())
+        });
+        batches.collect()
+    }
+}
+
 /// One estimate under way.
 struct Job {
     folder: PathBuf,
@@ -230,7 +306,7 @@ impl Job {
         estimate: &Estimate,
         subject: Subject,
         shard: Shard,
-        (rows, numbers, batches): (&[Encoded], &[usize], usize),
+        (total_samples, numbers, batches): (usize, &[usize], usize),
     ) -> Result<Self, Error> {
         let config = &estimate.config;
         let parameters = subject.parameters.as_ref().map(|(at, _)| source.stack[*at]);
@@ -240,7 +316,7 @@ impl Job {
             shard,
             batches_done: 0,
             batches,
-            total_samples: rows.len(),
+            total_samples,
             request: request(model, source, config),
             inputs: BTreeMap::new(),
             rows: numbers.iter().filter(|_| samples).map(|&n| n as u64).collect(),
@@ -296,6 +372,7 @@ fn request(model: &LanguageModel, source: &Source, config: &FisherConfig) -> Val
         "targets": config.targets,
         "samples": config.samples,
         "max_tokens": config.max_tokens,
+        "batch_window": WINDOW,
         "batch_rows": limits.rows,
         "batch_tokens": limits.tokens,
     });
@@ -351,39 +428,48 @@ fn subjects(model: &LanguageModel, source: &Source, estimates: &[Estimate]) -> R
     Ok(subjects)
 }
 
-fn encode<'a>(
-    model: &LanguageModel,
-    samples: Samples<'a>,
-    estimates: &[Estimate],
-) -> Result<Cow<'a, [Encoded]>, Error> {
+fn encode<'a>(model: &LanguageModel, samples: Samples<'a>, estimates: &[Estimate]) -> Result<Rows<'a>, Error> {
     let config = &estimates[0].config;
-    let mut too_long = 0;
     let rows = match samples {
-        Samples::Encoded(rows) => Cow::Borrowed(rows),
+        Samples::Encoded(rows) => Rows {
+            encoded: Cow::Borrowed(rows),
+            places: (0..rows.len()).collect(),
+        },
         Samples::Drawn(examples) => {
-            let chosen = sst_data::sample(examples, config.samples.unwrap_or(examples.len()), config.seed);
-            let mut rows = Vec::with_capacity(chosen.len());
-            for example in &chosen {
-                match config.protocol.encode(model, example, config.max_tokens)? {
-                    Some(row) => rows.push(row),
-                    None => too_long += 1,
+            let counts = estimates.iter().map(|e| e.config.samples.unwrap_or(examples.len()));
+            let chosen = sst_data::sample(examples, counts.max().unwrap_or_default(), config.seed);
+            let (mut encoded, mut places) = (Vec::with_capacity(chosen.len()), Vec::new());
+            for (place, example) in chosen.iter().enumerate() {
+                if let Some(row) = config.protocol.encode(model, example, config.max_tokens)? {
+                    encoded.push(row);
+                    places.push(place);
                 }
             }
-            Cow::Owned(rows)
+            let too_long = chosen.len() - encoded.len();
+            if too_long > 0 {
+                tracing::warn!(too_long, config.max_tokens, "samples left out: longer than max_tokens");
+            }
+            Rows {
+                encoded: Cow::Owned(encoded),
+                places,
+            }
         }
     };
-    let needed = |e: &Estimate| e.config.estimator.needed_samples() as usize;
-    if let Some(e) = estimates.iter().find(|e| rows.len() < needed(e)) {
-        return Err(Error::Samples {
-            estimator: e.config.estimator,
-            needed: needed(e),
-            got: rows.len(),
-            too_long,
-            max_tokens: config.max_tokens,
-        });
-    }
-    if too_long > 0 {
-        tracing::warn!(too_long, config.max_tokens, "samples left out: longer than max_tokens");
+    for Estimate { config, .. } in estimates {
+        let (needed, got) = (config.estimator.needed_samples() as usize, rows.count(config.samples));
+        if got < needed {
+            let drawn = match samples {
+                Samples::Encoded(_) => got,
+                Samples::Drawn(examples) => config.samples.unwrap_or(examples.len()).min(examples.len()),
+            };
+            return Err(Error::Samples {
+                estimator: config.estimator,
+                needed,
+                got,
+                too_long: drawn - got,
+                max_tokens: config.max_tokens,
+            });
+        }
     }
     Ok(rows)
 }

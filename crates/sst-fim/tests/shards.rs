@@ -119,6 +119,58 @@ fn any_number_of_shards_reduces_to_the_single_run() {
     }
 }
 
+/// Every file of a folder.
+fn bytes(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    let read = |file: &PathBuf| (file.file_name().unwrap().into(), std::fs::read(file).unwrap());
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn counts_that_share_a_pass_have_the_bytes_of_their_own_runs() {
+    let (_dir, model, _) = setup();
+    // Three windows, the last one broken; one count ends with a window, the others inside one.
+    let rows: Vec<Encoded> = (0..230usize)
+        .map(|i| Encoded {
+            id: format!("e{i}"),
+            ids: (0..4 + (i * i % 13) as u32)
+                .map(|t| (t * 7 + i as u32 * 3) % 40)
+                .collect(),
+            scored_from: 2 + i % 2,
+        })
+        .collect();
+    let out = tempfile::tempdir().unwrap();
+    let of = |folder: &Path, count: Option<usize>| -> Vec<Estimate> {
+        let mut all = estimates(&folder.join(format!("{count:?}")));
+        all.iter_mut().for_each(|e| e.config.samples = count);
+        all
+    };
+    let counts = [Some(40), Some(100), Some(130), None];
+    let source = Source::new(Samples::Encoded(&rows), &["u", "s"]);
+    let together: Vec<Estimate> = counts
+        .iter()
+        .flat_map(|n| of(&out.path().join("together"), *n))
+        .collect();
+    let mut total = 0;
+    let metas = estimate(&model, &source, &together, &mut |p| total = p.total).unwrap();
+    // Each batch of a whole window once; of the broken windows' 40 and 30 samples those that are batched otherwise.
+    assert!((230..=230 + 40 + 30).contains(&total), "{total}");
+    let mut found = metas.iter();
+    for count in counts {
+        let alone = of(&out.path().join("alone"), count);
+        let metas = estimate(&model, &source, &alone, &mut |_| ()).unwrap();
+        let shared = of(&out.path().join("together"), count);
+        for ((a, b), meta) in alone.iter().zip(&shared).zip(metas) {
+            assert_eq!(meta.samples, count.unwrap_or(230) as u64);
+            assert_eq!(found.next(), Some(&meta));
+            assert!(bytes(&a.out) == bytes(&b.out), "{count:?} {}", a.config.estimator);
+        }
+    }
+    let [few, many] = [0, 12].map(|i| content(&together[i].out));
+    assert_ne!(few, many);
+}
+
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_bytes() {
     let (_dir, model, rows) = setup();

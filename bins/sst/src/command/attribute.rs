@@ -51,6 +51,7 @@ impl Attribute {
             command: super::command_line(),
             retry_failed: false,
             fisher_shards: 1,
+            choose_again: false,
         };
         let base = &mut options.base(self.model)?;
         let attribution = attribute(base, &pair, config, &run, &mut *options.reporter())?;

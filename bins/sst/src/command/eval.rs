@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 use sst_eval::{
-    AnswerLengths, BENCHMARKS, Benchmark, BenchmarkScore, Endpoint, EndpointConfig, Evaluation, ItemCounts,
+    AnswerLengths, BENCHMARKS, Benchmark, BenchmarkScore, Endpoint, EndpointConfig, Evaluation, ItemCounts, ItemSplit,
     JudgeChoice, MmluScoring, Protocol, Sampling, SuiteConfig,
 };
 use sst_experiment::step::{EvaluateAllStep, evaluate_all, folder_name};
@@ -64,6 +64,14 @@ pub struct Eval {
     /// Items of each benchmark, drawn by the seed; all if not given.
     #[arg(short, long)]
     n: Option<usize>,
+    /// Which items: all, dev (to choose settings on) or test (to judge the choice on).
+    ///
+    /// Questions about one document are on one side, the seed decides which.
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    split: Part,
+    /// Share of the items that are for development.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4)]
+    dev_share: f64,
     /// Worked examples before each MMLU question, 0 to 5; those of the protocol if not given.
     #[arg(long)]
     shots: Option<usize>,
@@ -94,6 +102,13 @@ pub struct Eval {
     /// Folder for scores and answers; of several systems, each gets a folder inside.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    All,
+    Dev,
+    Test,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -195,6 +210,11 @@ impl Eval {
                 .collect::<anyhow::Result<_>>()?;
         }
         config.n = ItemCounts::all(self.n);
+        config.split = match self.split {
+            Part::All => ItemSplit::All,
+            Part::Dev => ItemSplit::Dev(self.dev_share),
+            Part::Test => ItemSplit::Test(self.dev_share),
+        };
         config.mmlu_shots = self.shots.unwrap_or(config.mmlu_shots);
         config.mmlu_scoring = match self.mmlu_scoring {
             Some(Scoring::Letters) => MmluScoring::Letters,

@@ -39,6 +39,10 @@ pub struct Sweep {
     /// Try again what failed in an earlier run of this recipe.
     #[arg(long, conflicts_with = "stage")]
     retry_failed: bool,
+    /// Where the recipe has a [selection] whose test scores are known already and the grid has changed: choose again, and record
+    /// that they were known.
+    #[arg(long, conflicts_with = "stage")]
+    choose_again: bool,
     /// Print the commands that run what is left, stage by stage, and compute nothing.
     #[arg(long, conflicts_with_all = ["stage", "executor"])]
     plan: bool,
@@ -76,6 +80,7 @@ impl Sweep {
             command: super::shown(&arguments),
             retry_failed: self.retry_failed,
             fisher_shards: self.fisher_shards.get(),
+            choose_again: self.choose_again,
         };
         let mut base = options.base(self.model)?;
         let mut reporter = options.reporter();
@@ -135,7 +140,11 @@ impl Sweep {
 
 /// The table, and what failed.
 fn print(options: &Options, results: &Results) -> anyhow::Result<()> {
-    options.print(results, &Comparison::of(results).text())?;
+    let selection = results.selection.iter().map(|selection| selection.text());
+    let tables: Vec<String> = std::iter::once(Comparison::of(results).text())
+        .chain(selection)
+        .collect();
+    options.print(results, &tables.join("\n\n"))?;
     for cell in &results.failed {
         eprintln!("failed: {}: {}", cell.name, cell.error);
     }

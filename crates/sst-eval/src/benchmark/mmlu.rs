@@ -36,7 +36,7 @@ pub(crate) struct Question {
     prompt: String,
     /// The worked examples and the question, for a model that answers in words.
     pub(super) examples: Vec<MmluItem>,
-    pub(super) item: MmluItem,
+    pub(crate) item: MmluItem,
     /// What is weighed, and what each log-likelihood is divided by.
     continuations: [(String, f64); 4],
 }

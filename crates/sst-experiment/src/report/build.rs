@@ -3,8 +3,8 @@
 use super::run_folder::RunFolder;
 use super::study::Study;
 use super::{
-    Cell, CellKind, Difference, Effect, Finding, Goals, Language, NextRun, Reproduction, Sample, SubspaceFacts,
-    answers, difference, finding, front, next_run, phrases::Phrases,
+    Cell, CellKind, Difference, Effect, Finding, Goals, Language, NextRun, Reproduction, Sample, Selected,
+    SubspaceFacts, answers, difference, finding, front, next_run, phrases::Phrases,
 };
 use crate::{Attribution, Error};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What to run next.
     pub next: Vec<NextRun>,
+    /// What was chosen on development items, and how it did on test items; all else is about the development items then.
+    pub selection: Option<Selected>,
     /// Answers side by side.
     pub samples: Vec<Sample>,
     /// How to repeat it.
@@ -140,6 +142,7 @@ impl Report {
             subspaces: SubspaceFacts::all(&run.results, &run.cells),
             attribution,
             goals,
+            selection: Selected::of(&run),
             cells: run.cells,
             ..Self::blank(path, config, Reproduction::of_run(path, &run.results)?)
         })
@@ -162,6 +165,7 @@ impl Report {
             attribution: None,
             findings: Vec::new(),
             next: Vec::new(),
+            selection: None,
             samples: Vec::new(),
             reproduction,
         }
@@ -176,6 +180,9 @@ impl Report {
             }
         }
         self.front = front::front(&self.cells, &self.goals);
+        if let Some(selection) = &mut self.selection {
+            selection.conclude(&self.goals);
+        }
         self.same_setting = difference::family(&same_setting(&self.cells));
         self.against_utility = difference::family(&against_utility(&self.cells));
         self.effects = Effect::all(&self.cells, &self.goals);

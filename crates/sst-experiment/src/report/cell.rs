@@ -65,8 +65,8 @@ pub struct Score {
     pub items: BTreeMap<String, f64>,
 }
 
-/// A share with its Wilson interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// A share with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, serde::Deserialize)]
 pub struct Rate {
     /// The share.
     pub value: f64,
@@ -130,6 +130,15 @@ impl Cell {
             "samples" => self.samples.map(Value::from),
             other => self.settings.get(other).cloned(),
         }
+    }
+
+    /// Everything but k and the weight that decides what the merge is, as one text.
+    pub(super) fn without_strength(&self) -> String {
+        Self {
+            weight: None,
+            ..self.clone()
+        }
+        .without("k")
     }
 
     /// Everything but `key` that decides what the merge is, as one text.

@@ -128,7 +128,11 @@ impl Finding {
 /// All findings about a report without any, the most important first.
 pub(super) fn findings(report: &Report) -> Vec<Finding> {
     let mut found = Vec::new();
-    found.extend(compared::goals(&report.cells, &report.goals));
+    found.extend(compared::goals(
+        &report.cells,
+        &report.goals,
+        report.selection.is_some(),
+    ));
     found.extend(compared::same_setting(&report.same_setting));
     found.extend(compared::equals_utility(&report.against_utility, report));
     found.extend(compared::pooled(report));

@@ -86,6 +86,7 @@ fn recipe(resolved: &Value) -> Option<String> {
         "merge": resolved["merges"],
         "eval": resolved["eval"],
         "goals": resolved["goals"],
+        "selection": resolved["selection"],
     }))?;
     let text = toml::to_string(&file).ok()?;
     let again = serde_json::to_value(Recipe::parse(&text).ok()?).ok()?;

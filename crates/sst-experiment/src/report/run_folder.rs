@@ -13,6 +13,8 @@ pub(super) struct RunFolder {
     pub results: Results,
     pub cells: Vec<Cell>,
     pub evaluations: Vec<Evaluation>, // one per cell
+    /// On the test items of a selection.
+    pub test: Vec<Cell>,
 }
 
 impl RunFolder {
@@ -27,17 +29,25 @@ impl RunFolder {
             );
             return Err(Error::Compare(message));
         }
-        let (mut cells, mut evaluations) = (Vec::new(), Vec::new());
-        for system in &results.systems {
+        let load = |system: &System| -> Result<_, Error> {
             let evaluation = Evaluation::load(&folder.join(&system.evaluation))?;
-            cells.push(cell(system, &results.recipe, &evaluation));
+            Ok((cell(system, &results.recipe, &evaluation), evaluation))
+        };
+        let (mut cells, mut evaluations, mut test) = (Vec::new(), Vec::new(), Vec::new());
+        for system in &results.systems {
+            let (cell, evaluation) = load(system)?;
+            cells.push(cell);
             evaluations.push(evaluation);
+        }
+        for system in results.selection.iter().flat_map(|selection| &selection.test) {
+            test.push(load(system)?.0);
         }
         name_apart(&mut cells);
         Ok(Self {
             results,
             cells,
             evaluations,
+            test,
         })
     }
 }
@@ -101,7 +111,7 @@ fn cell(system: &System, recipe: &Value, evaluation: &Evaluation) -> Cell {
 }
 
 /// Of XSTest's safe prompts, made for the purpose; where it was not run, of the utility sets.
-fn over_refusal(scores: &[BenchmarkScore]) -> Option<Rate> {
+pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> Option<Rate> {
     let of = |wanted: &[Benchmark]| {
         let chosen = scores.iter().filter(|s| wanted.contains(&s.benchmark));
         Rate::pooled(chosen.filter_map(|s| Some((s.refusal_rate?, s.n))))

@@ -39,7 +39,10 @@ pub fn fisher(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Report
         .map(|estimate| request(base, step, estimate))
         .collect::<Result<Vec<_>, _>>()?;
     let (mut claims, mut missing) = (Vec::new(), Vec::new());
-    for (request, estimate) in requests.iter().zip(&step.estimates) {
+    // Claimed in the order of their paths: processes that wait for each other's folders never do so in a circle.
+    let mut order: Vec<_> = requests.iter().zip(&step.estimates).collect();
+    order.sort_by_key(|(_, estimate)| &estimate.out);
+    for (request, estimate) in order {
         if let Some(claim) = request.claim(&estimate.out)? {
             claims.push(claim);
             missing.push(estimate.clone());

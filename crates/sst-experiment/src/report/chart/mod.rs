@@ -4,11 +4,13 @@
 //! cannot tell colours apart. A chart is 400 units wide: at that width its text is legible on a telephone as it stands.
 
 mod canvas;
+mod curves;
 mod effect;
 mod forest;
 mod pareto;
 mod retained;
 
+pub(super) use curves::{Curve, CurveWords, curves};
 pub(super) use effect::{EffectFrame, EffectLine, effect};
 pub(super) use forest::{ForestRow, forest};
 pub(super) use pareto::{ParetoWords, pareto};

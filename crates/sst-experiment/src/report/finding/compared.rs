@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use sst_eval::{Benchmark, Count, holm, two_proportions};
 use std::collections::BTreeSet;
 
-pub(super) fn goals(cells: &[Cell], goals: &Goals) -> Vec<Finding> {
+/// `split`: whether the chosen points are judged on other items.
+pub(super) fn goals(cells: &[Cell], goals: &Goals, split: bool) -> Vec<Finding> {
     let merges: Vec<&Cell> = cells.iter().filter(|c| c.is_merge()).collect();
     if merges.is_empty() || goals.is_empty() {
         return Vec::new();
@@ -46,7 +47,7 @@ pub(super) fn goals(cells: &[Cell], goals: &Goals) -> Vec<Finding> {
             .iter()
             .filter_map(|u| u["cell"].as_str().map(str::to_owned))
             .collect();
-        let evidence = json!({ "scores": unproven, "candidates": merges.len() });
+        let evidence = json!({ "scores": unproven, "candidates": merges.len(), "split": split });
         found.push(Finding::new(Rule::GoalsUnproven, Tone::Warning, names, evidence));
     }
     found

@@ -220,6 +220,8 @@ mod tests {
             eigenvalues: None,
             below_ridge: None,
             quantiles: Vec::new(),
+            spectrum: Vec::new(),
+            family: String::new(),
         };
         assert_eq!(projections(&[facts(0.0, 0.0)]).len(), 1);
         assert_eq!(projections(&[facts(0.2, 0.3)]).len(), 1);

@@ -1,9 +1,9 @@
 //! Which charts a report has.
 
 use super::tables::Words;
-use crate::report::chart::{self, Chart, EffectFrame, EffectLine, ForestRow, ParetoWords};
-use crate::report::phrases::bench;
-use crate::report::{Difference, Effect};
+use crate::report::chart::{self, Chart, Curve, CurveWords, EffectFrame, EffectLine, ForestRow, ParetoWords};
+use crate::report::phrases::{bench, energy, short_number};
+use crate::report::{Cell, Difference, Effect, SubspaceFacts};
 use crate::{Attribution, Error};
 use serde_json::json;
 use sst_eval::Benchmark;
@@ -15,7 +15,12 @@ const LINES: usize = 4;
 const PAIRS: usize = 4;
 
 /// Safety against each other goal.
-pub(super) fn pareto(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
+pub(super) fn pareto(
+    words: &Words<'_>,
+    cells: &[Cell],
+    front: &BTreeSet<String>,
+    name: &str,
+) -> Result<Vec<Chart>, Error> {
     let report = words.report;
     let safety = Benchmark::Jailbreak;
     let mut charts = Vec::new();
@@ -30,13 +35,11 @@ pub(super) fn pareto(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
             skill: &axis[1],
             over_refusal: &harmless,
         };
-        charts.extend(chart::pareto(
-            &report.cells,
-            &report.front,
-            &report.goals,
-            [safety, skill],
-            &labels,
-        ));
+        let chart = chart::pareto(cells, front, &report.goals, [safety, skill], &labels);
+        charts.extend(chart.map(|chart| Chart {
+            name: format!("{name}-{safety}-{skill}"),
+            ..chart
+        }));
     }
     Ok(charts)
 }
@@ -152,6 +155,108 @@ pub(super) fn retained(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
         &of("random")?,
         &words.report.subspaces,
     )])
+}
+
+/// The spectra, with the smallest eigenvalue that each k keeps, and the retained energy over k.
+pub(super) fn subspace_curves(words: &Words<'_>) -> Result<Vec<Chart>, Error> {
+    let facts = &words.report.subspaces;
+    let word = |key| words.word(&["chart", key]);
+    let mut spectra: Vec<Curve> = Vec::new();
+    for fact in facts.iter().filter(|fact| !fact.spectrum.is_empty()) {
+        let same = |curve: &Curve| curve.points == fact.spectrum;
+        let place = spectra.iter().position(same).unwrap_or(spectra.len());
+        if place == spectra.len() {
+            spectra.push(curve(behind(words, fact), place, fact.spectrum.clone()));
+        }
+        if let (Some(k), Some([_, smallest])) = (fact.k, fact.eigenvalues) {
+            let tip = format!("{}: {}", fact.cell, short_number(smallest));
+            spectra[place].marks.push((k as f64, smallest, tip));
+        }
+    }
+    let mut families: Vec<(&String, Vec<&SubspaceFacts>)> = Vec::new();
+    for fact in facts {
+        match families.iter_mut().find(|(family, _)| **family == fact.family) {
+            Some((_, own)) => own.push(fact),
+            None => families.push((&fact.family, vec![fact])),
+        }
+    }
+    let mut energies = Vec::new();
+    for (place, (_, own)) in families.iter().enumerate() {
+        let mut own: Vec<(f64, &SubspaceFacts)> = own.iter().filter_map(|f| Some((f.k? as f64, *f))).collect();
+        own.sort_by(|a, b| a.0.total_cmp(&b.0));
+        own.dedup_by_key(|(k, _)| *k);
+        if own.len() < 2 {
+            continue;
+        }
+        let mut kept = curve(without_strength(&own[0].1.cell), place, Vec::new());
+        let mut random = Curve {
+            reference: true,
+            ..curve(word("random")?, 0, Vec::new())
+        };
+        for (k, fact) in own {
+            kept.points.extend(fact.retained.map(|share| (k, share)));
+            random.points.extend(fact.random.map(|share| (k, share)));
+            let tip = |share| format!("{}: {}", fact.cell, energy(share));
+            kept.marks.extend(fact.retained.map(|share| (k, share, tip(share))));
+        }
+        energies.extend([kept, random]);
+    }
+    let (spectrum, rank, eigenvalue) = (word("spectrum")?, word("rank")?, word("eigenvalue")?);
+    let (kept_over_k, kept) = (word("kept_over_k")?, word("kept")?);
+    let charts = [
+        chart::curves(
+            &spectra,
+            &CurveWords {
+                name: "spectrum",
+                title: &spectrum,
+                x: &rank,
+                y: &eigenvalue,
+            },
+        ),
+        chart::curves(
+            &energies,
+            &CurveWords {
+                name: "retained-over-k",
+                title: &kept_over_k,
+                x: "k",
+                y: &kept,
+            },
+        ),
+    ];
+    Ok(charts.into_iter().flatten().collect())
+}
+
+/// What a spectrum is of: the adapters and the number of samples.
+fn behind(words: &Words<'_>, fact: &SubspaceFacts) -> String {
+    let cell = words.report.cells.iter().find(|cell| cell.name == fact.cell);
+    let variant = cell.and_then(|cell| cell.variant.clone()).unwrap_or_default();
+    let samples = cell
+        .and_then(|cell| cell.samples)
+        .map_or(String::new(), |n| format!(" n={n}"));
+    format!("{variant}{samples}")
+}
+
+/// A merge's name without its k and its weight.
+fn without_strength(name: &str) -> String {
+    let strength = |word: &&str| {
+        ["k=", "alpha=", "weight=", "gamma="]
+            .iter()
+            .any(|key| word.starts_with(key))
+    };
+    name.split_whitespace()
+        .filter(|word| !strength(word))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn curve(name: String, look: usize, points: Vec<(f64, f64)>) -> Curve {
+    Curve {
+        name,
+        look,
+        reference: false,
+        points,
+        marks: Vec::new(),
+    }
 }
 
 /// The stages' shares, one chart per benchmark.

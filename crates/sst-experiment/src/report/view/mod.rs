@@ -2,6 +2,7 @@
 
 mod charts;
 mod fact_tables;
+mod selection;
 mod tables;
 
 use super::chart::Chart;
@@ -94,6 +95,7 @@ pub(super) fn document<'a>(report: &'a Report, phrases: &'a Phrases) -> Result<D
     let words = Words { report, phrases };
     let mut sections = vec![results(&words)?];
     sections.extend(pareto(&words)?);
+    sections.extend(selection::section_of(&words)?);
     sections.extend(same_setting(&words)?);
     sections.extend(utility(&words)?);
     for key in ["k", "weight", "samples", "other"] {
@@ -209,7 +211,7 @@ fn results<'a>(words: &Words<'_>) -> Result<Section<'a>, Error> {
 }
 
 fn pareto<'a>(words: &Words<'_>) -> Result<Option<Section<'a>>, Error> {
-    let charts = charts::pareto(words)?;
+    let charts = charts::pareto(words, &words.report.cells, &words.report.front, "pareto")?;
     let halo = words.report.cells.iter().any(|c| c.over_refusal.is_some());
     let intro: &[&str] = if halo { &["pareto", "halo"] } else { &["pareto"] };
     (!charts.is_empty())
@@ -286,11 +288,15 @@ fn subspace<'a>(words: &Words<'_>) -> Result<Option<Section<'a>>, Error> {
     if facts.is_empty() {
         return Ok(None);
     }
-    let blocks = vec![
-        Block::Charts(charts::retained(words)?),
-        Block::Table(words.subspaces(facts)?),
-    ];
-    section(words, "subspace", &["subspace"], blocks).map(Some)
+    let curves = charts::subspace_curves(words)?;
+    let intro: &[&str] = if curves.is_empty() {
+        &["subspace"]
+    } else {
+        &["subspace", "curves"]
+    };
+    let charts = [charts::retained(words)?, curves].concat();
+    let blocks = vec![Block::Charts(charts), Block::Table(words.subspaces(facts)?)];
+    section(words, "subspace", intro, blocks).map(Some)
 }
 
 fn attribution<'a>(words: &Words<'_>) -> Result<Option<Section<'a>>, Error> {

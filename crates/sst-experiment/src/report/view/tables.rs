@@ -73,11 +73,11 @@ impl Words<'_> {
         groups
             .into_iter()
             .filter(|(_, cells)| !cells.is_empty())
-            .map(|(caption, cells)| self.group(caption, &cells))
+            .map(|(caption, cells)| self.group(caption, &cells, &self.report.front))
             .collect()
     }
 
-    fn group(&self, caption: String, cells: &[&Cell]) -> Result<Table, Error> {
+    pub(super) fn group(&self, caption: String, cells: &[&Cell], front: &BTreeSet<String>) -> Result<Table, Error> {
         let merged = cells.iter().any(|c| c.is_merge());
         let benchmarks = self.benchmarks();
         let rates = self
@@ -99,7 +99,7 @@ impl Words<'_> {
         head.extend(self.heads(&[("goals", true)])?);
         let unknown = self.word(&["table", "unknown"])?;
         let rows = cells.iter().map(|cell| {
-            let on_front = self.report.front.contains(&cell.name);
+            let on_front = front.contains(&cell.name);
             let mut row = vec![Entry {
                 text: cell.name.clone(),
                 mark: if on_front { "●" } else { "" },
