@@ -39,7 +39,7 @@ pub struct Sweep {
     /// Try again what failed in an earlier run of this recipe.
     #[arg(long, conflicts_with = "stage")]
     retry_failed: bool,
-    /// Where the recipe has a [selection] whose test scores are known already and the grid has changed: choose again, and record
+    /// Where the recipe has a selection whose test scores are known already and the grid has changed: choose again, and record
     /// that they were known.
     #[arg(long, conflicts_with = "stage")]
     choose_again: bool,
