@@ -5,7 +5,7 @@ mod bench;
 
 use bench::Bench;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 impl Bench {
@@ -330,6 +330,59 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
     );
     let markdown = String::from_utf8(read(&bench.path("run/comparison.md"))).unwrap();
     assert!(markdown.contains("| base"), "{markdown}");
+}
+
+/// With `utility_answers = "refusal"` the utility's factors are those of the safety data's usual answer, as `--answer` takes it.
+#[test]
+fn a_sweep_measures_what_a_refusal_of_harmless_requests_depends_on() {
+    let bench = Bench::new(8);
+    let recipe = r#"
+        variants = ["A5+A7"]
+        [adapters.A5]
+        role = "utility"
+        dataset = "repliqa"
+        train = { epochs = 1, r = 2 }
+        [adapters.A7]
+        role = "safety"
+        dataset = "jailbreak"
+        train = { epochs = 1, r = 2 }
+        [fisher]
+        samples = [8]
+        [statistics]
+        utility = ["alpaca"]
+        utility_answers = "refusal"
+        [[merge]]
+        strategy = "sst"
+        [eval]
+        benchmarks = ["jailbreak"]
+        n = { jailbreak = 1 }
+        max_new_tokens = { jailbreak = 1 }
+        "#;
+    std::fs::write(bench.path("refusal.toml"), recipe).unwrap();
+    bench.succeed("sweep refusal.toml --model model --data data --out run");
+    let folder = |kind: &str, start: &str| {
+        let mut all = std::fs::read_dir(bench.path("run").join(kind)).unwrap();
+        let starts = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(start);
+        all.find_map(|entry| Some(entry.unwrap().path()).filter(starts))
+            .unwrap_or_else(|| panic!("no {start}"))
+    };
+    let trained = folder("adapters", "A5-");
+    let lines = String::from_utf8(read(&bench.path("data/jailbreak/train.jsonl"))).unwrap();
+    let refusal = serde_json::from_str::<Value>(lines.lines().next().unwrap()).unwrap()["response"].clone();
+    assert!(lines.lines().all(|line| line.contains(refusal.as_str().unwrap())));
+    for (out, answer) in [("refused", refusal.as_str()), ("own", None)] {
+        let mut measure = bench.sst(&format!(
+            "fisher --model model --adapter {} --data data --dataset alpaca --estimator kron --weighting gradient-norm \
+             --samples 8 --out {out}",
+            trained.display()
+        ));
+        answer.map(|text| measure.args(["--answer", text]));
+        assert!(measure.output().unwrap().status.success());
+    }
+    let factors = |folder: &Path| read(&folder.join("fisher.safetensors"));
+    let swept = factors(&folder("fisher", "A5-alpaca-refused-"));
+    assert_eq!(swept, factors(&bench.path("refused")));
+    assert_ne!(swept, factors(&bench.path("own")));
 }
 
 /// Two merges that differ in their statistics, in k and in their rule.

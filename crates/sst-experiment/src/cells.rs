@@ -167,12 +167,24 @@ impl<'a> Cells<'a> {
             parameters: None,
             dataset: measurement.dataset,
             data: self.data(measurement.dataset)?,
+            answer: measurement.answers.map(|of| self.usual_answer(of)).transpose()?,
             estimates: Vec::new(),
         };
         let request = step::fisher_request(self.base, &step, &estimate)?;
         estimate.out = self.folder("fisher", &step.name, &request);
         step.estimates.push(estimate);
         Ok((step, request))
+    }
+
+    /// The most frequent answer of a data set's training examples; of several the first in the order of letters.
+    fn usual_answer(&self, dataset: Dataset) -> Result<String, Error> {
+        let path = self.data(dataset)?;
+        let mut counts = BTreeMap::<String, usize>::new();
+        for example in dataset.read(&path)? {
+            *counts.entry(example.response).or_default() += 1;
+        }
+        let usual = counts.into_iter().rev().max_by_key(|(_, count)| *count);
+        Ok(usual.map(|(answer, _)| answer).unwrap_or_default())
     }
 
     /// The recipe's other sample counts: prefixes of one order, so that one pass gives them all.

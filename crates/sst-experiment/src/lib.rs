@@ -47,7 +47,7 @@ pub use lazy_model::{LazyModel, ModelSource};
 pub use measurement::Measurement;
 pub use merge_cell::MergeCell;
 pub use plan::{Candidate, PLAN_STAGES, Part, PartNumber, Plan, PlanStage};
-pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, Variant};
+pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, UtilityAnswers, Variant};
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};
 pub use results::{FisherFacts, Results, System};

@@ -13,6 +13,9 @@ pub struct Measurement {
     pub stack: Vec<String>,
     /// The data it is taken on.
     pub dataset: Dataset,
+    /// The data set whose usual answer stands in place of every example's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Dataset>,
     /// Estimator, protocol, samples.
     pub config: FisherConfig,
 }
@@ -24,6 +27,7 @@ impl Measurement {
         Self {
             stack: vec![adapter.to_owned()],
             dataset: recipe.adapters[adapter].dataset,
+            answers: None,
             config: FisherConfig {
                 estimator: fisher.estimator,
                 protocol: fisher.protocol,
@@ -40,6 +44,7 @@ impl Measurement {
         Self {
             stack: stack.to_vec(),
             dataset,
+            answers: None,
             config: FisherConfig {
                 estimator: Estimator::Kron,
                 weighting: recipe.statistics.weighting,
@@ -53,7 +58,8 @@ impl Measurement {
 
     /// Stack and data, the beginning of its folder's name.
     pub(crate) fn subject(&self) -> String {
-        format!("{}-{}", self.stack.join("+"), self.dataset)
+        let answered = if self.answers.is_some() { "-refused" } else { "" };
+        format!("{}-{}{answered}", self.stack.join("+"), self.dataset)
     }
 
     /// What it is called in plans and messages.

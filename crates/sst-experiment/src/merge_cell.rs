@@ -1,7 +1,8 @@
 //! One merge of a recipe's grid, and what must be measured for it.
 
-use crate::{Measurement, Recipe, Variant};
+use crate::{Measurement, Recipe, UtilityAnswers, Variant};
 use serde::Serialize;
+use sst_data::Dataset;
 use sst_merge::{MergeStrategy, StrategyConfig};
 
 /// A merge of one variant by one strategy, with statistics of so many samples.
@@ -68,9 +69,18 @@ impl MergeCell {
                 let alone = |name: &String| factors(std::slice::from_ref(name), dataset(name));
                 adapters().map(alone).collect()
             } else {
-                let utility = recipe.statistics.utility.iter().copied();
-                let on_all = utility.chain([dataset(&self.variant.safety)]);
-                on_all.map(|on| factors(&self.variant.utility, on)).collect()
+                let safety = dataset(&self.variant.safety);
+                let answers = match recipe.statistics.utility_answers {
+                    UtilityAnswers::Own => None,
+                    UtilityAnswers::Refusal => Some(safety),
+                };
+                let stack = &self.variant.utility;
+                let of_utility = |&on: &Dataset| Measurement {
+                    answers,
+                    ..factors(stack, on)
+                };
+                let utility = recipe.statistics.utility.iter().map(of_utility);
+                utility.chain([factors(stack, safety)]).collect()
             };
         }
         found

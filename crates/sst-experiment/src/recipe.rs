@@ -140,8 +140,20 @@ pub struct StatisticsRecipe {
     pub weighting: TokenWeighting,
     /// Data sets of harmless requests, whose factors are averaged: what none of them shows is not protected.
     pub utility: Vec<Dataset>,
+    /// Which answers the loss is about on those data sets.
+    pub utility_answers: UtilityAnswers,
     /// Longer examples are left out.
     pub max_tokens: usize,
+}
+
+/// Which answers to harmless requests the utility's factors are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UtilityAnswers {
+    /// The data's own: what the skill depends on.
+    Own,
+    /// The usual answer of the safety data: what a refusal of these requests depends on.
+    Refusal,
 }
 
 impl Default for StatisticsRecipe {
@@ -149,6 +161,7 @@ impl Default for StatisticsRecipe {
         Self {
             weighting: TokenWeighting::GradientNorm,
             utility: vec![Dataset::RepliQa, Dataset::Alpaca],
+            utility_answers: UtilityAnswers::Own,
             max_tokens: 1024,
         }
     }

@@ -76,6 +76,10 @@ struct Measure {
     /// Whose tokens the loss is about: `response`, or `legacy-prompt` as the earlier study had it.
     #[arg(long, default_value = "response")]
     protocol: Protocol,
+    /// The answer that the loss is about in place of every example's own: with a refusal, what a refusal of these requests
+    /// depends on.
+    #[arg(long, value_name = "TEXT", conflicts_with = "draw_labels")]
+    answer: Option<String>,
     /// Draw the labels from the model with this seed (true Fisher) instead of taking the data's (empirical Fisher).
     #[arg(long, value_name = "SEED")]
     draw_labels: Option<u64>,
@@ -152,6 +156,7 @@ impl Measure {
             parameters: self.parameters,
             dataset: self.dataset,
             data: super::data_file(self.data, self.dataset, Split::Train)?,
+            answer: self.answer,
         };
         let mut base = options.base(self.model)?;
         if let Some(shard) = self.shard {

@@ -24,6 +24,8 @@ pub struct FisherStep {
     pub dataset: Dataset,
     /// The file of examples.
     pub data: PathBuf,
+    /// The answer that the loss is about in place of every example's own.
+    pub answer: Option<String>,
     /// Estimates to take in one pass over the samples, each with its folder.
     pub estimates: Vec<Estimate>,
 }
@@ -93,7 +95,12 @@ fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter,
         let reason = format!("two adapters are named {}: rename one of the folders", names[twice]);
         return Err(Error::Compare(reason));
     }
-    let examples = step.dataset.read(&step.data)?;
+    let mut examples = step.dataset.read(&step.data)?;
+    if let Some(answer) = &step.answer {
+        examples
+            .iter_mut()
+            .for_each(|example| example.response.clone_from(answer));
+    }
     let model = base.model()?;
     for (name, folder) in names.iter().zip(&step.adapters) {
         model.add_adapter(name, &Adapter::load(folder)?)?;
@@ -102,7 +109,10 @@ fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter,
     let hashes: BTreeMap<&String, &String> = inputs.iter().map(|(role, input)| (role, &input.sha256)).collect();
     let source = Source {
         parameters: step.parameters.as_deref(),
-        request: serde_json::json!({ "dataset": step.dataset, "precision": precision, "inputs": hashes }),
+        request: with_answer(
+            serde_json::json!({ "dataset": step.dataset, "precision": precision, "inputs": hashes }),
+            step,
+        ),
         inputs: inputs.clone(),
         ..Source::new(Samples::Drawn(&examples), &stack)
     };
@@ -120,6 +130,14 @@ fn measure(base: &mut LazyModel, step: &FisherStep, reporter: &mut dyn Reporter,
     Ok(())
 }
 
+/// What was asked for, with the answer where one was given.
+fn with_answer(mut asked: serde_json::Value, step: &FisherStep) -> serde_json::Value {
+    if let Some(answer) = &step.answer {
+        asked["answer"] = serde_json::json!(answer);
+    }
+    asked
+}
+
 fn inputs(base: &mut LazyModel, step: &FisherStep) -> Result<Vec<(String, Input)>, Error> {
     let mut inputs = vec![
         ("model".to_owned(), base.input()?),
@@ -135,5 +153,5 @@ pub(crate) fn request(base: &mut LazyModel, step: &FisherStep, estimate: &Estima
     let config = serde_json::json!({
         "dataset": step.dataset, "fisher": estimate.config, "parameters": step.parameters, "precision": base.source().precision,
     });
-    Ok(Request::new("fisher", &config, inputs(base, step)?))
+    Ok(Request::new("fisher", &with_answer(config, step), inputs(base, step)?))
 }
