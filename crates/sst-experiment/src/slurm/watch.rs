@@ -178,7 +178,7 @@ impl Watch<'_> {
                 .filter(|(_, fate)| fate.as_ref().is_some_and(Fate::is_live))
                 .map(|(&part, _)| part)
         };
-        let before = fates.keys().copied().filter(|&stage| stage < first).next_back();
+        let before = fates.keys().copied().rfind(|&stage| stage < first);
         let mut dependencies: Vec<String> = before.map_or(Vec::new(), |stage| self.tasks(stage, live(stage)));
         for (stage, parts) in self.left.clone() {
             if stage < first {
