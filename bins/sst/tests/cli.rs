@@ -367,10 +367,13 @@ fn a_sweep_measures_what_a_refusal_of_harmless_requests_depends_on() {
             .unwrap_or_else(|| panic!("no {start}"))
     };
     let trained = folder("adapters", "A5-");
-    let lines = String::from_utf8(read(&bench.path("data/jailbreak/train.jsonl"))).unwrap();
-    let refusal = serde_json::from_str::<Value>(lines.lines().next().unwrap()).unwrap()["response"].clone();
-    assert!(lines.lines().all(|line| line.contains(refusal.as_str().unwrap())));
-    for (out, answer) in [("refused", refusal.as_str()), ("own", None)] {
+    let data = sst_data::DataFolder::open(&bench.path("data")).unwrap();
+    let harmful = data
+        .examples(sst_data::Dataset::Jailbreak, sst_data::Split::Train)
+        .unwrap();
+    let refusal = &harmful[0].response;
+    assert!(harmful.iter().all(|example| example.response == *refusal));
+    for (out, answer) in [("refused", Some(refusal)), ("own", None)] {
         let mut measure = bench.sst(&format!(
             "fisher --model model --adapter {} --data data --dataset alpaca --estimator kron --weighting gradient-norm \
              --samples 8 --out {out}",
