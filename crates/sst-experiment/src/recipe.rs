@@ -419,7 +419,7 @@ mod tests {
             let recipe = Recipe::read(&folder.join(format!("{name}.toml"))).unwrap();
             merges.insert(name, recipe.merges.len());
         }
-        assert_eq!(merges["methods"], 7 * 3);
+        assert_eq!(merges["methods"], 7 * 4);
     }
 
     #[test]
