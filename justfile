@@ -18,6 +18,22 @@ test *args:
 sweep *args:
     @cargo xtask sweep "$@"
 
+# Which stage makes V1 and V2 differ? All phases share runs/phases and write a page of report there.
+phase1 *args:
+    @cargo xtask phase 1 "$@"
+
+# Does V1 come out as the study reported it?
+phase2 *args:
+    @cargo xtask phase 2 "$@"
+
+# What do more Fisher samples change?
+phase3 *args:
+    @cargo xtask phase 3 "$@"
+
+# What does a safety weight of 0.7 to 0.9 change?
+phase4 *args:
+    @cargo xtask phase 4 "$@"
+
 # Check formatting, clippy, the documentation and the order of the crates.
 lint *args:
     @cargo xtask lint "$@"

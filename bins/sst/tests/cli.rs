@@ -367,7 +367,7 @@ fn a_sweep_measures_what_a_refusal_of_harmless_requests_depends_on() {
             .unwrap_or_else(|| panic!("no {start}"))
     };
     let trained = folder("adapters", "A5-");
-    let data = sst_data::DataFolder::open(&bench.path("data")).unwrap();
+    let data = sst_data::DataFolder::open(bench.path("data")).unwrap();
     let harmful = data
         .examples(sst_data::Dataset::Jailbreak, sst_data::Split::Train)
         .unwrap();

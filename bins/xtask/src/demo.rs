@@ -40,20 +40,10 @@ pub fn demo(workspace: &Workspace, recipe: Option<&Path>, demo: &Demo) -> Result
         Some(out) => in_root(workspace, out)?,
         None => Path::new("runs").join(recipe.file_stem().context("the recipe has no file name")?),
     };
-    let data = demo.data.as_deref().map(|data| in_root(workspace, data)).transpose()?;
-    setup::all(workspace, None, Profile::Release)?;
-    let sst = || Command::new(workspace.relative(&setup::sst(workspace, Profile::Release))).folder(&workspace.root);
-    let data = match data {
-        Some(data) => data,
-        None => {
-            if !workspace.root.join(MADE_UP_DATA).join("manifest.json").is_file() {
-                sst().args(["data", "synthesise", "--out", MADE_UP_DATA]).run()?;
-            }
-            MADE_UP_DATA.into()
-        }
-    };
+    let (sst, data) = prepared(workspace, demo)?;
     let device = demo.device.iter().flat_map(|device| ["--device", device]);
-    sst()
+    Command::new(sst)
+        .folder(&workspace.root)
         .args(["sweep"])
         .args([&recipe])
         .args(["--data"])
@@ -67,8 +57,20 @@ pub fn demo(workspace: &Workspace, recipe: Option<&Path>, demo: &Demo) -> Result
     Ok(())
 }
 
+/// Everything that a run needs: the program `sst` and the folder of data, made up where the user gave none.
+pub fn prepared(workspace: &Workspace, demo: &Demo) -> Result<(PathBuf, PathBuf)> {
+    let data = demo.data.as_deref().map(|data| in_root(workspace, data)).transpose()?;
+    setup::all(workspace, None, Profile::Release)?;
+    let sst = workspace.relative(&setup::sst(workspace, Profile::Release)).to_owned();
+    if data.is_none() && !workspace.root.join(MADE_UP_DATA).join("manifest.json").is_file() {
+        let synthesise = ["data", "synthesise", "--out", MADE_UP_DATA];
+        Command::new(&sst).folder(&workspace.root).args(synthesise).run()?;
+    }
+    Ok((sst, data.unwrap_or_else(|| MADE_UP_DATA.into())))
+}
+
 /// `path`, given from where the user stands, as a command in the root names it.
-fn in_root(workspace: &Workspace, path: &Path) -> Result<PathBuf> {
+pub fn in_root(workspace: &Workspace, path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))?;
     Ok(workspace.relative(&absolute).to_owned())
 }

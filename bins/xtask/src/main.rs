@@ -7,6 +7,7 @@ mod command;
 mod demo;
 mod layering;
 mod lint;
+mod phases;
 mod setup;
 mod test;
 mod workspace;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::Bench;
 use crate::demo::Demo;
+use crate::phases::Phase;
 use crate::setup::{Build, Profile};
 use crate::workspace::Workspace;
 
@@ -49,6 +51,16 @@ enum Task {
     Sweep {
         /// The recipe.
         recipe: Option<PathBuf>,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Answer one of the study's four open questions: 1 which stage makes V1 and V2 differ, 2 does V1 come out as reported,
+    /// 3 what more Fisher samples change, 4 what a safety weight of 0.7 to 0.9 changes. The phases share a run folder, `runs/phases` if
+    /// not given, with a page of report for each.
+    #[command(after_help = "Examples:\n  cargo xtask phase 1\n  cargo xtask phase 4 --data my-data --out runs/mine")]
+    Phase {
+        /// Which.
+        phase: Phase,
         #[command(flatten)]
         run: RunArgs,
     },
@@ -146,6 +158,7 @@ fn run(task: Task) -> Result<()> {
             Some(&recipe.unwrap_or_else(|| demo::grid(&workspace))),
             &run.into(),
         ),
+        Task::Phase { phase, run } => phases::phase(&workspace, phase, &run.into()),
         Task::Test => test::test(&workspace),
         Task::Lint => lint::lint(&workspace),
         Task::Bench { bench, args } => bench::bench(&workspace, bench, args),

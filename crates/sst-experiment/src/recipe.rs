@@ -415,7 +415,16 @@ mod tests {
     fn the_recipes_of_the_documentation_are_recipes() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes");
         let mut merges = BTreeMap::new();
-        for name in ["demo", "sweep", "methods", "attribute-v1", "attribute-v2"] {
+        for name in [
+            "demo",
+            "sweep",
+            "samples",
+            "weights",
+            "reproduce-v1",
+            "methods",
+            "attribute-v1",
+            "attribute-v2",
+        ] {
             let recipe = Recipe::read(&folder.join(format!("{name}.toml"))).unwrap();
             merges.insert(name, recipe.merges.len());
         }

@@ -38,7 +38,8 @@ pub(super) const QUESTIONS: [&str; 6] = ["stages", "reproduce", "samples", "weig
 
 const ATTRIBUTE: &str =
     "sst attribute docs/recipes/attribute-v1.toml docs/recipes/attribute-v2.toml --data DATA --out runs/attribution";
-const SWEEP: &str = "sst sweep docs/recipes/sweep.toml --data DATA --out runs/sweep";
+const REPRODUCE: &str = "sst sweep docs/recipes/reproduce-v1.toml --data DATA --out runs/reproduce-v1";
+const WEIGHTS: &str = "sst sweep docs/recipes/weights.toml --data DATA --out runs/weights";
 const SAMPLES: &str = "sst sweep docs/recipes/samples.toml --data DATA --out runs/samples";
 /// The difference that the next evaluation should be able to see.
 const TARGET: f64 = 0.03;
@@ -55,7 +56,7 @@ pub(super) fn next_runs(report: &Report, findings: &[Finding]) -> Vec<NextRun> {
     }
     if found(Rule::EqualsUtility).next().is_some() {
         let cells: Vec<&String> = found(Rule::EqualsUtility).flat_map(|f| &f.cells).collect();
-        runs.push(NextRun::new("reproduce", json!({ "cells": cells }), &[SWEEP]));
+        runs.push(NextRun::new("reproduce", json!({ "cells": cells }), &[REPRODUCE]));
     }
     let open = |setting: &str| {
         found(Rule::Untested)
@@ -68,7 +69,7 @@ pub(super) fn next_runs(report: &Report, findings: &[Finding]) -> Vec<NextRun> {
         runs.push(NextRun::new("samples", evidence, &[SAMPLES]));
     }
     if open("weight") {
-        runs.push(NextRun::new("weight", json!({}), &[SWEEP]));
+        runs.push(NextRun::new("weight", json!({}), &[WEIGHTS]));
     }
     runs.extend(items(report));
     if found(Rule::RefusalsUnmeasured).next().is_some() {
