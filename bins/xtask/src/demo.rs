@@ -40,33 +40,53 @@ pub fn demo(workspace: &Workspace, recipe: Option<&Path>, demo: &Demo) -> Result
         Some(out) => in_root(workspace, out)?,
         None => Path::new("runs").join(recipe.file_stem().context("the recipe has no file name")?),
     };
-    let (sst, data) = prepared(workspace, demo)?;
-    let device = demo.device.iter().flat_map(|device| ["--device", device]);
-    Command::new(sst)
-        .folder(&workspace.root)
-        .args(["sweep"])
-        .args([&recipe])
-        .args(["--data"])
-        .args([&data])
-        .args(["--out"])
-        .args([&out])
-        .args(device)
+    let prepared = Prepared::new(workspace, demo)?;
+    prepared
+        .on_data(&["sweep".as_ref(), &recipe], &out)
         .args(&demo.args)
         .run()?;
     println!("Results: {} (comparison.md, aggregated_results.json)", out.display());
     Ok(())
 }
 
-/// Everything that a run needs: the program `sst` and the folder of data, made up where the user gave none.
-pub fn prepared(workspace: &Workspace, demo: &Demo) -> Result<(PathBuf, PathBuf)> {
-    let data = demo.data.as_deref().map(|data| in_root(workspace, data)).transpose()?;
-    setup::all(workspace, None, Profile::Release)?;
-    let sst = workspace.relative(&setup::sst(workspace, Profile::Release)).to_owned();
-    if data.is_none() && !workspace.root.join(MADE_UP_DATA).join("manifest.json").is_file() {
-        let synthesise = ["data", "synthesise", "--out", MADE_UP_DATA];
-        Command::new(&sst).folder(&workspace.root).args(synthesise).run()?;
+/// Everything that a run needs, set up.
+pub struct Prepared<'a> {
+    workspace: &'a Workspace,
+    /// The program.
+    sst: PathBuf,
+    /// The folder of data, made up where the user gave none.
+    data: PathBuf,
+    device: Option<&'a str>,
+}
+
+impl<'a> Prepared<'a> {
+    pub fn new(workspace: &'a Workspace, demo: &'a Demo) -> Result<Self> {
+        let data = demo.data.as_deref().map(|data| in_root(workspace, data)).transpose()?;
+        setup::all(workspace, None, Profile::Release)?;
+        let sst = workspace.relative(&setup::sst(workspace, Profile::Release)).to_owned();
+        if data.is_none() && !workspace.root.join(MADE_UP_DATA).join("manifest.json").is_file() {
+            let synthesise = ["data", "synthesise", "--out", MADE_UP_DATA];
+            Command::new(&sst).folder(&workspace.root).args(synthesise).run()?;
+        }
+        Ok(Self {
+            workspace,
+            sst,
+            data: data.unwrap_or_else(|| MADE_UP_DATA.into()),
+            device: demo.device.as_deref(),
+        })
     }
-    Ok((sst, data.unwrap_or_else(|| MADE_UP_DATA.into())))
+
+    /// `sst` with arguments.
+    pub fn sst(&self, arguments: &[&Path]) -> Command {
+        Command::new(&self.sst).folder(&self.workspace.root).args(arguments)
+    }
+
+    /// `sst` on the data, with its results in `out`.
+    pub fn on_data(&self, arguments: &[&Path], out: &Path) -> Command {
+        self.sst(arguments)
+            .args(["--data".as_ref(), self.data.as_path(), "--out".as_ref(), out])
+            .args(self.device.into_iter().flat_map(|device| ["--device", device]))
+    }
 }
 
 /// `path`, given from where the user stands, as a command in the root names it.

@@ -2,13 +2,11 @@
 //!
 //! All phases share a run folder, so that adapters and Fisher statistics are computed by the first and found by the others.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::command::Command;
-use crate::demo::{self, Demo};
+use crate::demo::{self, Demo, Prepared};
 use crate::workspace::Workspace;
 
 const FOLDER: &str = "runs/phases";
@@ -48,31 +46,25 @@ impl Phase {
 
 /// Runs a phase from nothing to its page, `phase<N>/` in the run folder.
 pub fn phase(workspace: &Workspace, phase: Phase, run: &Demo) -> Result<()> {
-    let (sst, data) = demo::prepared(workspace, run)?;
+    let prepared = Prepared::new(workspace, run)?;
     let out = match &run.out {
         Some(out) => demo::in_root(workspace, out)?,
         None => PathBuf::from(FOLDER),
     };
-    let device: Vec<&str> = run.device.iter().flat_map(|device| ["--device", device]).collect();
-    let command = |arguments: &[&str]| {
-        Command::new(&sst)
-            .folder(&workspace.root)
-            .args(arguments)
-            .args(["--data"])
-            .args([&data])
-            .args(["--out"])
-            .args([&out])
-            .args(&device)
-            .args(&run.args)
-    };
     if phase == Phase::Stages {
         let pair = ["docs/recipes/attribute-v1.toml", "docs/recipes/attribute-v2.toml"];
-        command(&["attribute", pair[0], pair[1]]).run()?;
+        prepared
+            .on_data(&["attribute", pair[0], pair[1]].map(Path::new), &out)
+            .run()?;
     }
-    command(&["sweep", phase.recipe()]).run()?;
+    prepared
+        .on_data(&["sweep", phase.recipe()].map(Path::new), &out)
+        .args(&run.args)
+        .run()?;
     let page = out.join(format!("phase{}", phase.number()));
-    let report: [OsString; 4] = ["report".into(), out.into(), "--out".into(), page.clone().into()];
-    Command::new(&sst).folder(&workspace.root).args(report).run()?;
-    println!("The page: {}", Path::new(&page).display());
+    prepared
+        .sst(&["report".as_ref(), &out, "--out".as_ref(), &page])
+        .run()?;
+    println!("The page: {}", page.display());
     Ok(())
 }

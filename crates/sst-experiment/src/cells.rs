@@ -157,10 +157,6 @@ impl<'a> Cells<'a> {
 
     /// An estimate's step and request, its folder set.
     fn located(&mut self, measurement: &Measurement) -> Result<(FisherStep, Request), Error> {
-        let mut estimate = Estimate {
-            config: measurement.config.clone(),
-            out: PathBuf::new(),
-        };
         let mut step = FisherStep {
             name: measurement.subject(),
             adapters: self.trained(&measurement.stack)?,
@@ -170,10 +166,20 @@ impl<'a> Cells<'a> {
             answer: measurement.answers.map(|of| self.usual_answer(of)).transpose()?,
             estimates: Vec::new(),
         };
-        let request = step::fisher_request(self.base, &step, &estimate)?;
+        let request = self.add_estimate(&mut step, measurement.config.clone())?;
+        Ok((step, request))
+    }
+
+    /// Asks a step for one more estimate, in the folder of its request.
+    fn add_estimate(&mut self, step: &mut FisherStep, config: FisherConfig) -> Result<Request, Error> {
+        let mut estimate = Estimate {
+            config,
+            out: PathBuf::new(),
+        };
+        let request = step::fisher_request(self.base, step, &estimate)?;
         estimate.out = self.folder("fisher", &step.name, &request);
         step.estimates.push(estimate);
-        Ok((step, request))
+        Ok(request)
     }
 
     /// The most frequent answer of a data set's training examples; of several the first in the order of letters.
@@ -193,16 +199,11 @@ impl<'a> Cells<'a> {
         let mut counts: BTreeSet<Option<usize>> = self.recipe.fisher.samples.iter().copied().map(Some).collect();
         counts.remove(&asked.samples);
         for samples in counts {
-            let mut estimate = Estimate {
-                config: FisherConfig {
-                    samples,
-                    ..asked.clone()
-                },
-                out: PathBuf::new(),
+            let config = FisherConfig {
+                samples,
+                ..asked.clone()
             };
-            let request = step::fisher_request(self.base, step, &estimate)?;
-            estimate.out = self.folder("fisher", &step.name, &request);
-            step.estimates.push(estimate);
+            self.add_estimate(step, config)?;
         }
         Ok(())
     }

@@ -77,20 +77,12 @@ impl Comparison {
 
     /// The table for a terminal.
     pub fn text(&self) -> String {
-        let mut table = self.table();
-        table
-            .load_style(UTF8_FULL_CONDENSED)
-            .set_content_arrangement(ContentArrangement::Dynamic);
-        format!("{table}\n{}", self.legend())
+        for_terminal(self.table(), &self.legend())
     }
 
     /// The table as Markdown.
     pub fn markdown(&self) -> String {
-        let mut table = self.table();
-        table
-            .load_style(ASCII_MARKDOWN)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        format!("{table}\n\n{}\n", self.legend())
+        as_markdown(self.table(), &self.legend())
     }
 
     fn table(&self) -> Table {
@@ -183,6 +175,22 @@ pub(crate) fn title(benchmark: Benchmark) -> &'static str {
         Benchmark::Alpaca => "Alpaca",
         other => other.name(),
     }
+}
+
+/// A table with its legend, for a terminal.
+pub(crate) fn for_terminal(mut table: Table, legend: &str) -> String {
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    format!("{table}\n{legend}")
+}
+
+/// A table with its legend, as Markdown.
+pub(crate) fn as_markdown(mut table: Table, legend: &str) -> String {
+    table
+        .load_style(ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    format!("{table}\n\n{legend}\n")
 }
 
 pub(crate) fn right(text: String) -> Cell {

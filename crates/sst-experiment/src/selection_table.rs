@@ -1,28 +1,19 @@
 //! A selection as a table: every method's choice on both splits.
 
-use crate::comparison::{percent, right};
+use crate::comparison::{as_markdown, for_terminal, percent, right};
 use crate::report::Rate;
 use crate::{Axes, Selection, SelectionRule};
-use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
-use comfy_table::{Cell, ContentArrangement, Table};
+use comfy_table::{Cell, Table};
 
 impl Selection {
     /// The table for a terminal.
     pub fn text(&self) -> String {
-        let mut table = self.table();
-        table
-            .load_style(UTF8_FULL_CONDENSED)
-            .set_content_arrangement(ContentArrangement::Dynamic);
-        format!("{table}\n{}", self.legend())
+        for_terminal(self.table(), &self.legend())
     }
 
     /// The table as Markdown.
     pub fn markdown(&self) -> String {
-        let mut table = self.table();
-        table
-            .load_style(ASCII_MARKDOWN)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        format!("{table}\n\n{}\n", self.legend())
+        as_markdown(self.table(), &self.legend())
     }
 
     fn table(&self) -> Table {

@@ -45,9 +45,6 @@ pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dy
         leakage,
         ..Results::new(recipe, base.input()?, &run.data)
     };
-    if run.retry_failed {
-        Failures::of(&run.out, recipe).forget(&plan.names())?;
-    }
     let to_do = left(base, recipe, run, &plan)?;
     let is_to_do = |stage, i: usize| to_do.get(&stage).is_some_and(|numbers| numbers.contains(&(i + 1)));
     let mut time = TimeLeft::of(
@@ -111,9 +108,6 @@ pub fn remaining(
     reporter: &mut dyn Reporter,
 ) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
     let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
-    if run.retry_failed {
-        Failures::of(&run.out, recipe).forget(&plan.names())?;
-    }
     let mut left = left(base, recipe, run, plan)?;
     if left.is_empty() && !is_reported(base, recipe, run, plan, leakage)? {
         left.insert(PlanStage::Report, BTreeSet::from([1]));
@@ -128,6 +122,9 @@ fn left(
     run: &Run,
     plan: &Plan,
 ) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
+    if run.retry_failed {
+        Failures::of(&run.out, recipe).forget(&plan.names())?;
+    }
     let results = Results::new(recipe, base.input()?, &run.data);
     let mut silent = Silent;
     let mut look = Sweep::new(base, recipe, run, &mut silent, results);
