@@ -74,16 +74,17 @@ impl Adapter {
     /// As [`LowRank::svd`].
     pub fn compress(&self, rank: usize) -> Result<(Self, f64), Error> {
         let modules: Vec<(ModulePath, LowRank)> = self.low_rank().into_iter().collect();
-        let parts = modules
+        let parts: Vec<Result<_, Error>> = modules
             .into_par_iter()
             .map(|(path, change)| {
                 let norm = change.norm();
                 let (small, error) = change.compress(rank)?;
                 Ok((path, small, norm.powi(2), (error * norm).powi(2)))
             })
-            .collect::<Result<Vec<_>, Error>>()?;
+            .collect();
         let (mut total, mut missed, mut modules) = (0.0, 0.0, BTreeMap::new());
-        for (path, small, energy, lost) in parts {
+        for part in parts {
+            let (path, small, energy, lost) = part?;
             total += energy;
             missed += lost;
             modules.insert(path, small);

@@ -58,14 +58,16 @@ impl Adapter {
             .iter()
             .flat_map(|(path, module)| [(path, "lora_A", &module.a), (path, "lora_B", &module.b)])
             .collect();
-        let tensors = sides
+        let tensors: Vec<Result<_, Error>> = sides
             .into_par_iter()
             .map(|(path, side, tensor)| {
                 let name = format!("{PREFIX}{path}.{side}.weight");
                 let bytes = encode(&name, tensor, dtype)?;
                 Ok((name, tensor.shape().to_vec(), bytes))
             })
-            .collect::<Result<Vec<_>, Error>>()?;
+            .collect();
+        // Of several tensors that do not fit, the first is named.
+        let tensors = tensors.into_iter().collect::<Result<Vec<_>, Error>>()?;
         let views = tensors
             .iter()
             .map(|(name, shape, bytes)| Ok((name, TensorView::new(stored(dtype), shape.clone(), bytes)?)))

@@ -154,11 +154,12 @@ impl Merged {
         let parts = modules
             .into_par_iter()
             .map(|(path, change)| Part::new(inputs, path, change, rank))
-            .collect::<Result<Vec<_>, Error>>()?;
+            .collect::<Vec<_>>();
 
         let (mut squares, mut before, mut lost) = (Products::default(), 0.0, 0.0);
         let mut changes = BTreeMap::new();
         for part in parts {
+            let part = part?;
             squares.add(&part.products);
             before += part.energy;
             lost += part.lost;

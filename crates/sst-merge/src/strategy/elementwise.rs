@@ -22,9 +22,9 @@ mod threshold;
 pub(super) use consensus::Consensus;
 pub(super) use prune::{Keep, Prune, Rescale, Rule};
 
+use super::parts::by_module;
 use crate::{Counter, Error, MergeInputs, Merged, OutputRank};
 use ndarray::Array2;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sst_adapter::{Adapter, LoraModule, LowRank, ModulePath};
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,36 +104,29 @@ impl Elementwise {
         let modules = inputs.modules();
         let cuts = self.cuts(&adapters, &modules);
         let tensor = |path: &ModulePath, side| self.tensor(inputs, &adapters, &cuts, path, side);
-        let paths: Vec<ModulePath> = modules.into_iter().collect();
         if self.space == EntrySpace::Factors {
-            let pairs: BTreeMap<_, _> = paths
-                .into_par_iter()
-                .map(|path| {
-                    let (a, b) = (tensor(&path, Side::A), tensor(&path, Side::B));
-                    (path, LowRank { a, b })
-                })
-                .collect();
+            let pairs = by_module(inputs, |path| {
+                let (a, b) = (tensor(path, Side::A), tensor(path, Side::B));
+                Ok(LowRank { a, b })
+            })?;
             return Merged::from_low_rank(inputs, pairs, self.rank);
         }
-        let parts = paths
-            .into_par_iter()
-            .map(|path| {
-                let dense = tensor(&path, Side::Delta);
-                let norm = dense.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-                let ranks = adapters
-                    .iter()
-                    .filter_map(|a| a.modules.get(&path))
-                    .map(LoraModule::rank);
-                let rank = self.rank.unwrap_or_else(|| ranks.sum());
-                let rank = rank.min(dense.nrows()).min(dense.ncols());
-                let (change, error) = LowRank::from_dense(dense.view(), rank)?;
-                Ok((path, change, norm, error.powi(2) * norm))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let norm: f64 = parts.iter().map(|(_, _, norm, _)| norm).sum();
-        let cut_off: f64 = parts.iter().map(|(_, _, _, cut_off)| cut_off).sum();
-        let rank_max = parts.iter().map(|(_, change, ..)| change.rank()).max().unwrap_or(0);
-        let changes = parts.into_iter().map(|(path, change, ..)| (path, change)).collect();
+        let parts = by_module(inputs, |path| {
+            let dense = tensor(path, Side::Delta);
+            let norm = dense.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let ranks = adapters
+                .iter()
+                .filter_map(|a| a.modules.get(path))
+                .map(LoraModule::rank);
+            let rank = self.rank.unwrap_or_else(|| ranks.sum());
+            let rank = rank.min(dense.nrows()).min(dense.ncols());
+            let (change, error) = LowRank::from_dense(dense.view(), rank)?;
+            Ok((change, norm, error.powi(2) * norm))
+        })?;
+        let norm: f64 = parts.values().map(|(_, norm, _)| norm).sum();
+        let cut_off: f64 = parts.values().map(|(_, _, cut_off)| cut_off).sum();
+        let rank_max = parts.values().map(|(change, ..)| change.rank()).max().unwrap_or(0);
+        let changes = parts.into_iter().map(|(path, (change, ..))| (path, change)).collect();
         let mut merged = Merged::from_low_rank(inputs, changes, None)?;
         merged.diagnostics.output = Some(OutputRank {
             rank_max,

@@ -53,15 +53,18 @@ pub(super) fn shape(inputs: &MergeInputs<'_>, path: &ModulePath) -> [usize; 2] {
     module.map_or([0, 0], |module| [module.b.nrows(), module.a.ncols()])
 }
 
-/// `merge` of every module, side by side.
+/// `merge` of every module, side by side; of several errors the first in model order.
 pub(super) fn by_module<T: Send>(
     inputs: &MergeInputs<'_>,
     merge: impl Fn(&ModulePath) -> Result<T, Error> + Sync,
 ) -> Result<BTreeMap<ModulePath, T>, Error> {
     let paths: Vec<ModulePath> = inputs.modules().into_iter().collect();
-    let merged = paths.into_par_iter().map(|path| {
-        let merged = merge(&path)?;
-        Ok((path, merged))
-    });
-    merged.collect()
+    let merged: Vec<Result<(ModulePath, T), Error>> = paths
+        .into_par_iter()
+        .map(|path| {
+            let merged = merge(&path)?;
+            Ok((path, merged))
+        })
+        .collect();
+    merged.into_iter().collect()
 }

@@ -27,12 +27,12 @@
 //! | `granularity` (nuslerp) | tensor | one angle per matrix, per `row` or per `column` |
 //! | `rank` | none | rank of the output |
 
+use super::parts::by_module;
 use super::{MergeStrategy, check_rank};
 use crate::{Error, MergeInputs, Merged};
 use ndarray::{Array2, ArrayView2, Axis};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sst_adapter::{LowRank, ModulePath};
+use sst_adapter::LowRank;
 
 const NAME: &str = "slerp";
 const NU_NAME: &str = "nuslerp";
@@ -178,33 +178,28 @@ fn merge(
     cos_max: f64,
 ) -> Result<Merged, Error> {
     inputs.check_delta()?;
-    let paths: Vec<ModulePath> = inputs.modules().into_iter().collect();
-    let merged = paths
-        .into_par_iter()
-        .map(|path| {
-            let count = inputs.utilities.len();
-            let weights: Vec<f64> = (0..count).map(|i| inputs.weight(i, &path)).collect();
-            let sum: f64 = weights.iter().sum();
-            let mut changes = inputs.module(&path);
-            let s = changes.pop().flatten();
-            let share = |w: &f64| match sum {
-                _ if sum.abs() < WEIGHT_SUM_MIN => 1.0 / count as f64,
-                sum => w / sum,
-            };
-            let parts: Vec<(f64, &LowRank)> = weights
-                .iter()
-                .zip(&changes)
-                .filter_map(|(w, change)| Some((share(w), change.as_ref()?)))
-                .collect();
-            let t = t(sum, inputs.weight(count, &path));
-            let merged = match (parts.is_empty(), s) {
-                (true, Some(s)) => s.scaled(t),
-                (_, None) => LowRank::stack(&parts)?.scaled(1.0 - t),
-                (false, Some(s)) => arc(LowRank::stack(&parts)?, s, t, granularity, cos_max)?,
-            };
-            Ok((path, merged))
+    let merged = by_module(inputs, |path| {
+        let count = inputs.utilities.len();
+        let weights: Vec<f64> = (0..count).map(|i| inputs.weight(i, path)).collect();
+        let sum: f64 = weights.iter().sum();
+        let mut changes = inputs.module(path);
+        let s = changes.pop().flatten();
+        let share = |w: &f64| match sum {
+            _ if sum.abs() < WEIGHT_SUM_MIN => 1.0 / count as f64,
+            sum => w / sum,
+        };
+        let parts: Vec<(f64, &LowRank)> = weights
+            .iter()
+            .zip(&changes)
+            .filter_map(|(w, change)| Some((share(w), change.as_ref()?)))
+            .collect();
+        let t = t(sum, inputs.weight(count, path));
+        Ok(match (parts.is_empty(), s) {
+            (true, Some(s)) => s.scaled(t),
+            (_, None) => LowRank::stack(&parts)?.scaled(1.0 - t),
+            (false, Some(s)) => arc(LowRank::stack(&parts)?, s, t, granularity, cos_max)?,
         })
-        .collect::<Result<_, Error>>()?;
+    })?;
     Merged::from_low_rank(inputs, merged, rank)
 }
 

@@ -1,7 +1,7 @@
 //! Weighted sums of changes, by stacking their factors: exact, at the sum of the ranks.
 
+use super::parts::by_module;
 use crate::{Error, MergeInputs};
-use rayon::prelude::*;
 use sst_adapter::{LowRank, ModulePath};
 use std::collections::BTreeMap;
 
@@ -12,18 +12,16 @@ pub(super) fn stacked(
     inputs: &MergeInputs<'_>,
     weights: impl Fn(&ModulePath) -> Result<Vec<f64>, Error> + Sync,
 ) -> Result<BTreeMap<ModulePath, LowRank>, Error> {
-    let sums = inputs.modules().into_par_iter().map(|path| {
-        let changes = inputs.module(&path);
+    by_module(inputs, |path| {
+        let changes = inputs.module(path);
         let shape = changes.iter().flatten().next().map(LowRank::shape);
-        let weighted = weights(&path)?.into_iter().zip(&changes);
+        let weighted = weights(path)?.into_iter().zip(&changes);
         let parts: Vec<(f64, &LowRank)> = weighted
             .filter_map(|(weight, change)| Some((weight, change.as_ref().filter(|_| weight != 0.0)?)))
             .collect();
-        let sum = match (parts.is_empty(), shape) {
+        Ok(match (parts.is_empty(), shape) {
             (true, Some(shape)) => LowRank::zero(shape),
             _ => LowRank::stack(&parts)?,
-        };
-        Ok((path, sum))
-    });
-    sums.collect()
+        })
+    })
 }
