@@ -174,3 +174,52 @@ fn what_a_grid_shares_is_computed_once_and_changes_no_byte() {
         }
     }
 }
+
+#[test]
+fn several_seeds_are_the_runs_of_each_side_by_side() {
+    let bench = Bench::new(16);
+    let sweep = |name: &str, head: &str| {
+        let recipe = RECIPE
+            .replace("[4, 9]", "[4]")
+            .replace("[eval]", "[eval]\n    seed = 0");
+        std::fs::write(bench.path(&format!("{name}.toml")), format!("{head}\n{recipe}")).unwrap();
+        bench.succeed(&format!("sweep {name}.toml --model model --data data --out {name}"))
+    };
+    let systems = |name: &str| {
+        let results = json(&bench.path(name).join("aggregated_results.json"));
+        results["systems"].as_array().unwrap().clone()
+    };
+    let table = sweep("both", "seeds = [0, 1]");
+    assert!(
+        table.contains("Over seeds") && table.contains("What each seed chose"),
+        "{table}"
+    );
+    let markdown = std::fs::read_to_string(bench.path("both/comparison.md")).unwrap();
+    for row in ["| A7 ", "| V1 k=20 alpha=1 aligned A5+A7 n=4 ", "| V1 A5+A7 "] {
+        assert!(markdown.contains(row), "{row}: {markdown}");
+    }
+    let both = systems("both");
+    assert_eq!(both.len(), 1 + 2 * (2 + 3));
+
+    sweep("one", "seed = 1");
+    let weights = |run: &str, system: &Value| {
+        let folder = bench.path(run).join(system["adapter"].as_str().unwrap());
+        std::fs::read(folder.join("adapter_model.safetensors")).unwrap()
+    };
+    for system in systems("one").iter().filter(|system| !system["adapter"].is_null()) {
+        let name = system["name"].as_str().unwrap();
+        let seeded = name.replace("A5", "A5-seed1").replace("A7", "A7-seed1");
+        let same = both.iter().find(|other| other["name"] == *seeded).unwrap();
+        assert_eq!(same["seed"], 1);
+        assert!(weights("one", system) == weights("both", same), "{name}");
+        assert_eq!(
+            (&system["scores"], &system["fisher"]),
+            (&same["scores"], &same["fisher"]),
+            "{name}"
+        );
+    }
+
+    bench.succeed("report both --out page");
+    let page = std::fs::read_to_string(bench.path("page/report.md")).unwrap();
+    assert!(page.contains("## Over seeds"), "{page}");
+}

@@ -1,7 +1,7 @@
 //! An attribution to read: a table of stages for each benchmark, the interactions, and the combinations behind them.
 
 use crate::attribution::{Attribution, BenchmarkShares, Share};
-use crate::comparison::{figure, over_refusal, right, title, valid};
+use crate::comparison::{figure, over_refusal, right, share, title, valid};
 use crate::recipe_pair::Stage;
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use comfy_table::{Cell, ContentArrangement, Table};
@@ -117,7 +117,7 @@ impl Attribution {
                     figure(score.benchmark, score.ci_high)
                 ))
             }));
-            row.extend([right(over_refusal(scores)), right(valid(scores))]);
+            row.extend([right(share(over_refusal(scores))), right(share(valid(scores)))]);
             row
         });
         form.table(&header, rows)

@@ -264,7 +264,7 @@ impl<'a> Cells<'a> {
                 subspace,
                 statistics,
                 diagonals: if needs.diagonals { own } else { Vec::new() },
-                seed: self.recipe.seed,
+                seed: self.recipe.seed_of(variant),
                 ..MergeRecipe::new(utility, safety, strategy.clone())
             },
             command: self.run.command.clone(),
@@ -277,6 +277,7 @@ impl<'a> Cells<'a> {
         let diagnostics = step::merge(&step)?;
         let system = System {
             variant: Some(variant.name.clone()),
+            seed: variant.seed,
             strategy: Some(strategy.clone()),
             fisher: of_factors.or(of_own),
             diagnostics: Some(diagnostics),

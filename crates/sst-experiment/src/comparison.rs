@@ -95,8 +95,8 @@ impl Comparison {
         for system in &self.systems {
             let mut row = vec![Cell::new(&system.name)];
             row.extend(benchmarks.iter().map(|b| right(self.score(system, *b))));
-            row.push(right(over_refusal(&system.scores)));
-            row.push(right(valid(&system.scores)));
+            row.push(right(share(over_refusal(&system.scores))));
+            row.push(right(share(valid(&system.scores))));
             row.push(right(retained(system)));
             table.add_row(row);
         }
@@ -211,7 +211,7 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// Refusals on the utility sets, over all their items.
-pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> String {
+pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> Option<f64> {
     let utility = |s: &&BenchmarkScore| matches!(s.benchmark, Benchmark::RepliQa | Benchmark::Alpaca);
     pooled(
         scores
@@ -222,17 +222,18 @@ pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> String {
 }
 
 /// Valid answers, over all generated ones.
-pub(crate) fn valid(scores: &[BenchmarkScore]) -> String {
+pub(crate) fn valid(scores: &[BenchmarkScore]) -> Option<f64> {
     pooled(scores.iter().filter_map(|s| Some((s.valid_rate?, s.n))))
 }
 
-fn pooled(rates: impl Iterator<Item = (f64, usize)>) -> String {
+fn pooled(rates: impl Iterator<Item = (f64, usize)>) -> Option<f64> {
     let (sum, n) = rates.fold((0.0, 0), |(sum, n), (rate, k)| (sum + rate * k as f64, n + k));
-    if n == 0 {
-        "-".to_owned()
-    } else {
-        percent(sum / n as f64)
-    }
+    (n > 0).then(|| sum / n as f64)
+}
+
+/// A share in %, or a dash.
+pub(crate) fn share(share: Option<f64>) -> String {
+    share.map_or("-".to_owned(), percent)
 }
 
 fn retained(system: &System) -> String {

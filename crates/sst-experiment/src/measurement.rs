@@ -22,7 +22,7 @@ pub struct Measurement {
 
 impl Measurement {
     /// Fisher information of one adapter's parameters, on the data that it was trained on.
-    pub(crate) fn own(recipe: &Recipe, adapter: &str, samples: usize) -> Self {
+    pub(crate) fn own(recipe: &Recipe, adapter: &str, samples: usize, seed: u64) -> Self {
         let fisher = &recipe.fisher;
         Self {
             stack: vec![adapter.to_owned()],
@@ -33,14 +33,14 @@ impl Measurement {
                 protocol: fisher.protocol,
                 samples: Some(samples),
                 max_tokens: fisher.max_tokens,
-                seed: recipe.seed,
+                seed,
                 ..FisherConfig::default()
             },
         }
     }
 
     /// Kronecker factors of the layers under a stack of adapters.
-    pub(crate) fn factors(recipe: &Recipe, stack: &[String], dataset: Dataset, samples: usize) -> Self {
+    pub(crate) fn factors(recipe: &Recipe, stack: &[String], dataset: Dataset, samples: usize, seed: u64) -> Self {
         Self {
             stack: stack.to_vec(),
             dataset,
@@ -50,7 +50,7 @@ impl Measurement {
                 weighting: recipe.statistics.weighting,
                 samples: Some(samples),
                 max_tokens: recipe.statistics.max_tokens,
-                seed: recipe.seed,
+                seed,
                 ..FisherConfig::default()
             },
         }
@@ -65,6 +65,7 @@ impl Measurement {
     /// What it is called in plans and messages.
     pub fn name(&self) -> String {
         let samples = self.config.samples.unwrap_or_default();
-        format!("{} {} n={samples}", self.subject(), self.config.estimator)
+        let FisherConfig { estimator, seed, .. } = &self.config;
+        format!("{} {estimator} n={samples} seed={seed}", self.subject())
     }
 }

@@ -57,14 +57,15 @@ impl MergeCell {
             diagonals: needs.diagonals,
             ..CellNeeds::default()
         };
+        let seed = recipe.seed_of(&self.variant);
         let adapters = || self.variant.utility.iter().chain([&self.variant.safety]);
         if found.k.is_some() || needs.diagonals {
-            let own = |name: &String| Measurement::own(recipe, name, self.samples);
+            let own = |name: &String| Measurement::own(recipe, name, self.samples, seed);
             found.own = adapters().map(own).collect();
         }
         if needs.statistics {
             let dataset = |name: &String| recipe.adapters[name].dataset;
-            let factors = |stack: &[String], on| Measurement::factors(recipe, stack, on, self.samples);
+            let factors = |stack: &[String], on| Measurement::factors(recipe, stack, on, self.samples, seed);
             found.factors = if strategy.name() == "regmean" {
                 let alone = |name: &String| factors(std::slice::from_ref(name), dataset(name));
                 adapters().map(alone).collect()

@@ -1,7 +1,7 @@
 //! A recipe: adapters to train, Fisher statistics to take, a grid of merges, a suite to evaluate them all.
 //!
 //! ```toml
-//! seed = 0
+//! seed = 0              # or seeds = [0, 1, 2]: everything once for each
 //! allow_leakage = false # whether to run although an item is trained on and evaluated on alike
 //! variants = ["A5+A7"]
 //!
@@ -40,13 +40,13 @@ use sst_fim::Protocol;
 use sst_merge::StrategyConfig;
 use sst_model::TrainConfig;
 use sst_subspace::{Estimator, TokenWeighting};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A recipe, read and checked. Paths of model, data and run folder are not part of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recipe {
-    /// Seed of training, Fisher samples, evaluation items and random-subspace controls.
+    /// Seed of training, Fisher samples, merges and evaluation items; of several the first, whose items all others answer too.
     pub seed: u64,
     /// Whether to run although items are trained on and evaluated on alike.
     pub allow_leakage: bool,
@@ -78,6 +78,9 @@ pub struct AdapterRecipe {
     pub dataset: Dataset,
     /// Training settings; the recipe's seed where none was given.
     pub train: TrainConfig,
+    /// The seed that it is one of several for; none where the recipe has one seed, or the adapter one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_seed: Option<u64>,
 }
 
 /// What an adapter stands for in a merge.
@@ -93,8 +96,11 @@ pub enum Role {
 /// Names of the adapters of one merge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Variant {
-    /// As the recipe spells it: `A5+A6+A7`.
+    /// The adapters' names in the recipe's order: `A5+A6+A7`.
     pub name: String,
+    /// The seed that it is one of several for; none where the recipe has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The utility adapters.
     pub utility: Vec<String>,
     /// The safety adapter.
@@ -192,8 +198,8 @@ impl Default for Goals {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    #[serde(default)]
-    seed: u64,
+    seed: Option<u64>,
+    seeds: Option<Vec<u64>>,
     #[serde(default)]
     allow_leakage: bool,
     adapters: BTreeMap<String, RawAdapter>,
@@ -210,7 +216,7 @@ struct Raw {
     selection: Option<SelectionRecipe>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawAdapter {
     role: Role,
@@ -220,6 +226,11 @@ struct RawAdapter {
 }
 
 impl Recipe {
+    /// The seed of a variant's Fisher samples and merges.
+    pub(crate) fn seed_of(&self, variant: &Variant) -> u64 {
+        variant.seed.unwrap_or(self.seed)
+    }
+
     /// Reads and checks a recipe file.
     ///
     /// # Errors
@@ -234,7 +245,9 @@ impl Recipe {
 
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let raw: Raw = toml::from_str(text).map_err(|e| e.to_string().replace('\n', " "))?;
-        let mut eval: SuiteConfig = with_seed(raw.eval, raw.seed)
+        let seeds = seeds(raw.seed, raw.seeds)?;
+        let several = seeds.len() > 1;
+        let mut eval: SuiteConfig = with_seed(raw.eval, seeds[0])
             .try_into()
             .map_err(|e| format!("eval: {e}"))?;
         eval.check().map_err(|e| format!("eval: {e}"))?;
@@ -246,16 +259,29 @@ impl Recipe {
         }
         let mut adapters = BTreeMap::new();
         for (name, adapter) in raw.adapters {
-            let checked = adapter
-                .check(&name, raw.seed)
-                .map_err(|e| format!("adapters.{name}: {e}"))?;
-            adapters.insert(name, checked);
+            let checked = |seed| {
+                let checked = adapter.clone().check(&name, seed);
+                checked.map_err(|e| format!("adapters.{name}: {e}"))
+            };
+            if several && !adapter.train.contains_key("seed") {
+                for &seed in &seeds {
+                    let of_seed = AdapterRecipe {
+                        of_seed: Some(seed),
+                        ..checked(seed)?
+                    };
+                    adapters.insert(seeded(&name, seed), of_seed);
+                }
+            } else {
+                let alone = checked(seeds[0])?;
+                adapters.insert(name, alone);
+            }
         }
-        let variants = raw
-            .variants
-            .iter()
-            .map(|v| Variant::parse(v, &adapters))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut variants = Vec::new();
+        for text in &raw.variants {
+            for &seed in &seeds {
+                variants.push(Variant::parse(text, &adapters, several.then_some(seed))?);
+            }
+        }
         let mut merges = Vec::new();
         for (i, table) in raw.merge.iter().enumerate() {
             for point in grid(table) {
@@ -273,7 +299,7 @@ impl Recipe {
             return Err("statistics.utility: at least one data set".to_owned());
         }
         Ok(Self {
-            seed: raw.seed,
+            seed: seeds[0],
             adapters,
             variants,
             fisher: raw.fisher,
@@ -301,18 +327,26 @@ impl RawAdapter {
             role: self.role,
             dataset: self.dataset,
             train,
+            of_seed: None,
         })
     }
 }
 
 impl Variant {
-    fn parse(text: &str, adapters: &BTreeMap<String, AdapterRecipe>) -> Result<Self, String> {
+    fn parse(text: &str, adapters: &BTreeMap<String, AdapterRecipe>, seed: Option<u64>) -> Result<Self, String> {
         let mut utility = Vec::new();
         let mut safety = Vec::new();
+        let mut names = Vec::new();
         for name in text.split('+').map(str::trim) {
-            match adapters.get(name) {
-                Some(adapter) if adapter.role == Role::Utility => utility.push(name.to_owned()),
-                Some(_) => safety.push(name.to_owned()),
+            let of_seed = seed.and_then(|seed| adapters.get_key_value(&seeded(name, seed)));
+            match of_seed.or_else(|| adapters.get_key_value(name)) {
+                Some((name, adapter)) => {
+                    names.push(name.as_str());
+                    match adapter.role {
+                        Role::Utility => utility.push(name.clone()),
+                        Role::Safety => safety.push(name.clone()),
+                    }
+                }
                 None => {
                     let known: Vec<&str> = adapters.keys().map(String::as_str).collect();
                     return Err(format!(
@@ -322,9 +356,16 @@ impl Variant {
                 }
             }
         }
+        let varies = |name: &str| adapters[name].of_seed.is_some();
+        if seed.is_some() && !names.iter().any(|name| varies(name)) {
+            return Err(format!(
+                "variant {text}: `seeds` change none of its adapters, which have a train.seed each; take that from one of them"
+            ));
+        }
         match (utility.is_empty(), safety.as_slice()) {
             (false, [one]) => Ok(Self {
-                name: text.to_owned(),
+                name: names.join("+"),
+                seed,
                 utility,
                 safety: one.clone(),
             }),
@@ -333,6 +374,42 @@ impl Variant {
             )),
         }
     }
+}
+
+/// The seeds asked for, at least one.
+fn seeds(one: Option<u64>, several: Option<Vec<u64>>) -> Result<Vec<u64>, String> {
+    match (one, several) {
+        (Some(_), Some(_)) => Err("`seed` and `seeds`: give one of them".to_owned()),
+        (one, None) => Ok(vec![one.unwrap_or_default()]),
+        (None, Some(seeds)) => {
+            let distinct: BTreeSet<&u64> = seeds.iter().collect();
+            if seeds.is_empty() || distinct.len() < seeds.len() {
+                return Err("seeds: at least one, each once".to_owned());
+            }
+            Ok(seeds)
+        }
+    }
+}
+
+/// The name of an adapter that is trained with each of several seeds.
+fn seeded(name: &str, seed: u64) -> String {
+    format!("{name}-seed{seed}")
+}
+
+/// A name of the recipe, without the seed that it was trained with.
+pub(crate) fn without_seed(name: &str, seed: u64) -> String {
+    let suffix = seeded("", seed);
+    let parts: Vec<String> = name
+        .split(' ')
+        .map(|word| {
+            let adapters: Vec<&str> = word
+                .split('+')
+                .map(|adapter| adapter.strip_suffix(&suffix).unwrap_or(adapter))
+                .collect();
+            adapters.join("+")
+        })
+        .collect();
+    parts.join(" ")
 }
 
 fn with_seed(mut table: toml::Table, seed: u64) -> toml::Table {
@@ -412,6 +489,33 @@ mod tests {
     }
 
     #[test]
+    fn several_seeds_are_several_variants_that_share_items_and_fixed_adapters() {
+        let recipe = Recipe::parse(&RECIPE.replacen("seed = 3", "seeds = [3, 30]", 1)).unwrap();
+        let names: Vec<&str> = recipe.variants.iter().map(|variant| variant.name.as_str()).collect();
+        let both = ["A5-seed3+A7-seed3", "A5-seed30+A7-seed30"];
+        assert_eq!(names[..2], both);
+        assert_eq!(names[2..], ["A5-seed3+A6+A7-seed3", "A5-seed30+A6+A7-seed30"]);
+        assert_eq!(recipe.adapters.len(), 2 + 1 + 2);
+        assert_eq!(recipe.adapters["A5-seed30"].train.seed, 30);
+        assert_eq!(recipe.adapters["A5-seed30"].of_seed, Some(30));
+        assert_eq!(
+            (recipe.adapters["A6"].train.seed, recipe.adapters["A6"].of_seed),
+            (9, None)
+        );
+        assert_eq!(
+            recipe.variants.iter().map(|v| recipe.seed_of(v)).collect::<Vec<_>>(),
+            [3, 30, 3, 30]
+        );
+        assert_eq!(recipe.eval.seed, 3, "all seeds answer the same items");
+        let plain = |name: &str, seed| without_seed(&format!("V1 k=20 {name} n=100"), seed);
+        assert_eq!(plain(names[2], 3), "V1 k=20 A5+A6+A7 n=100");
+        assert_eq!(plain(names[3], 3), format!("V1 k=20 {} n=100", names[3]));
+        // One seed in a list is a seed.
+        let one = Recipe::parse(&RECIPE.replacen("seed = 3", "seeds = [3]", 1)).unwrap();
+        assert_eq!(one, Recipe::parse(RECIPE).unwrap());
+    }
+
+    #[test]
     fn the_recipes_of_the_documentation_are_recipes() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes");
         let mut merges = BTreeMap::new();
@@ -442,6 +546,14 @@ mod tests {
             ("epochs = 1", "epoch = 1", "epoch"),
             ("dataset = \"repliqa\"", "dataset = \"squad\"", "squad"),
             ("seed = 3", "sed = 3", "sed"),
+            ("seed = 3", "seed = 3\nseeds = [4]", "give one of them"),
+            ("seed = 3", "seeds = []", "at least one"),
+            ("seed = 3", "seeds = [1, 1]", "each once"),
+            (
+                "seed = 3\n        variants = [\"A5+A7\", \"A5+A6+A7\"]",
+                "seeds = [1, 2]\nvariants = [\"A6+A8\"]",
+                "no adapter A8",
+            ),
             ("dev = 0.3", "dev = 1.0", "selection: dev is 1"),
             ("dev = 0.3", "share = 0.3", "share"),
             ("dev = 0.3", "rule = \"best\"", "best"),

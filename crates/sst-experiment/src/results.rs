@@ -48,6 +48,9 @@ pub struct System {
     pub name: String,
     /// The adapters merged, `A5+A7`; none for the base model and single adapters.
     pub variant: Option<String>,
+    /// The seed that it is one of several for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The merge strategy and its settings.
     pub strategy: Option<StrategyConfig>,
     /// The Fisher statistics behind the subspace.
@@ -83,6 +86,7 @@ impl System {
         Self {
             name: name.to_owned(),
             variant: None,
+            seed: None,
             strategy: None,
             fisher: None,
             diagnostics: None,

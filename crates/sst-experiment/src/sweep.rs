@@ -5,7 +5,9 @@ use crate::failures::Failures;
 use crate::results::{Results, System};
 use crate::selection::select;
 use crate::time_left::TimeLeft;
-use crate::{Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, Part, PartNumber, Plan, PlanStage};
+use crate::{
+    Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan, PlanStage,
+};
 use crate::{Recipe, Reporter, Selection, Silent};
 use sst_subspace::Shard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -265,7 +267,13 @@ impl<'a> Sweep<'a> {
     fn prepare(&mut self, candidate: &Candidate) -> Result<Result<Prepared, FailedCell>, Error> {
         Ok(match candidate {
             Candidate::Base => Ok((System::bare("base"), None)),
-            Candidate::Adapter(name) => Ok((System::bare(name), Some(self.cells.train(name)?))),
+            Candidate::Adapter(name) => {
+                let system = System {
+                    seed: self.recipe.adapters[name].of_seed,
+                    ..System::bare(name)
+                };
+                Ok((system, Some(self.cells.train(name)?)))
+            }
             Candidate::Merge(cell) => self.merge(cell)?.map(|(system, folder)| (system, Some(folder))),
         })
     }
@@ -324,7 +332,8 @@ impl<'a> Sweep<'a> {
         self.results.failed = self.failed()?;
         self.results.write(&self.run.out)?;
         let selection = self.results.selection.as_ref().map(|selection| selection.markdown());
-        let table = [Some(Comparison::of(&self.results).markdown()), selection];
+        let seeds = OverSeeds::markdown(&self.results);
+        let table = [Some(Comparison::of(&self.results).markdown()), seeds, selection];
         let table = table.into_iter().flatten().collect::<Vec<_>>().join("\n");
         Ok(sst_artefact::write_atomic(&self.run.out.join("comparison.md"), |w| {
             std::io::Write::write_all(w, table.as_bytes())

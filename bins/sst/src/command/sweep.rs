@@ -4,8 +4,8 @@ use crate::options::Options;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use sst_experiment::{
-    Comparison, Invocation, PartNumber, Plan, PlanStage, Recipe, Results, Run, SlurmConfig, SlurmOption, WrittenPlan,
-    remaining, sweep, sweep_on_slurm, sweep_parts,
+    Comparison, Invocation, OverSeeds, PartNumber, Plan, PlanStage, Recipe, Results, Run, SlurmConfig, SlurmOption,
+    WrittenPlan, remaining, sweep, sweep_on_slurm, sweep_parts,
 };
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -142,6 +142,7 @@ impl Sweep {
 fn print(options: &Options, results: &Results) -> anyhow::Result<()> {
     let selection = results.selection.iter().map(|selection| selection.text());
     let tables: Vec<String> = std::iter::once(Comparison::of(results).text())
+        .chain(OverSeeds::text(results))
         .chain(selection)
         .collect();
     options.print(results, &tables.join("\n\n"))?;

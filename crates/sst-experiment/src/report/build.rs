@@ -6,7 +6,7 @@ use super::{
     Cell, CellKind, Difference, Effect, Finding, Goals, Language, NextRun, Reproduction, Sample, Selected,
     SubspaceFacts, answers, difference, finding, front, next_run, phrases::Phrases,
 };
-use crate::{Attribution, Error};
+use crate::{Attribution, Error, OverSeeds};
 use serde::{Deserialize, Serialize};
 use sst_eval::Benchmark;
 use std::collections::BTreeSet;
@@ -67,6 +67,10 @@ pub struct Report {
     pub next: Vec<NextRun>,
     /// What was chosen on development items, and how it did on test items; all else is about the development items then.
     pub selection: Option<Selected>,
+    /// Every setting's scores over several seeds; empty where the recipe has one.
+    pub seeds: Vec<OverSeeds>,
+    /// The same of what each seed chose, on the test items.
+    pub seeds_chosen: Vec<OverSeeds>,
     /// Answers side by side.
     pub samples: Vec<Sample>,
     /// How to repeat it.
@@ -143,6 +147,13 @@ impl Report {
             attribution,
             goals,
             selection: Selected::of(&run),
+            seeds: OverSeeds::of(&run.results.systems),
+            seeds_chosen: run
+                .results
+                .selection
+                .as_ref()
+                .map(OverSeeds::of_choices)
+                .unwrap_or_default(),
             cells: run.cells,
             ..Self::blank(path, config, Reproduction::of_run(path, &run.results)?)
         })
@@ -166,6 +177,8 @@ impl Report {
             findings: Vec::new(),
             next: Vec::new(),
             selection: None,
+            seeds: Vec::new(),
+            seeds_chosen: Vec::new(),
             samples: Vec::new(),
             reproduction,
         }

@@ -2,6 +2,7 @@
 
 mod charts;
 mod fact_tables;
+mod seeds;
 mod selection;
 mod tables;
 
@@ -96,6 +97,7 @@ pub(super) fn document<'a>(report: &'a Report, phrases: &'a Phrases) -> Result<D
     let mut sections = vec![results(&words)?];
     sections.extend(pareto(&words)?);
     sections.extend(selection::section_of(&words)?);
+    sections.extend(seeds::section_of(&words)?);
     sections.extend(same_setting(&words)?);
     sections.extend(utility(&words)?);
     for key in ["k", "weight", "samples", "other"] {

@@ -359,7 +359,7 @@ fn is_nats(benchmark: Benchmark) -> bool {
 }
 
 /// A score in its unit: % or nats.
-fn value(benchmark: Benchmark, x: f64) -> String {
+pub(super) fn value(benchmark: Benchmark, x: f64) -> String {
     if is_nats(benchmark) {
         format!("{x:.3}")
     } else {
