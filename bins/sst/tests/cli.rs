@@ -534,6 +534,11 @@ fn recipes_that_cannot_be_attributed_are_refused_before_anything_runs() {
         &["absent.toml"],
     );
     bench.fail("attribute a.toml --data data --out bad", 2, &["SECOND"]);
+    write("b.toml", &ATTRIBUTED.replace("k = 20", "k = 30"));
+    let set = |split: &str| bench.path(&format!("data/jailbreak/{split}.csv"));
+    std::fs::copy(set("eval"), set("train")).unwrap();
+    let leaks = ["jailbreak are trained on in jailbreak", "allow_leakage"];
+    bench.fail("attribute a.toml b.toml --model model --data data --out bad", 1, &leaks);
     assert!(!bench.path("bad").exists());
 }
 

@@ -47,7 +47,8 @@ impl AttributeConfig {
 /// same bytes share their evaluation. Writes `attribution.json` and `attribution.md` into the run folder.
 ///
 /// # Errors
-/// [`Error::Compare`] for too few resamples; the first step's [`Error`] that fails; what was finished before it stays.
+/// [`Error::Compare`] for too few resamples; [`Error::Leakage`] when items are trained on and evaluated on alike and a recipe does
+/// not allow it; the first step's [`Error`] that fails; what was finished before it stays.
 pub fn attribute(
     base: &mut LazyModel,
     pair: &RecipePair,
@@ -56,6 +57,9 @@ pub fn attribute(
     reporter: &mut dyn Reporter,
 ) -> Result<Attribution, Error> {
     let config = config.check()?;
+    for recipe in pair.recipes() {
+        crate::leakage::check(recipe, &run.data, reporter)?;
+    }
     let recipes = (0..pair.combinations())
         .map(|c| pair.mixed(c))
         .collect::<Result<Vec<_>, _>>()?;
