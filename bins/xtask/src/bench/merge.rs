@@ -36,14 +36,6 @@ const SST: &str = r#"{"strategy": "sst", "spectrum": false}"#;
 /// Layers whose statistics SST takes: four modules each.
 const SST_LAYERS: &str = "2";
 
-/// What `sst` sets for itself (`sst_model::restart_tuned`), given to both sides: without it most of a merge of this size is
-/// the system handing out fresh pages.
-const ALLOCATOR: [(&str, &str); 3] = [
-    ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
-    ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
-    ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
-];
-
 /// Settings of the benchmark.
 #[derive(Args)]
 pub struct MergeBench {
@@ -191,7 +183,7 @@ impl Processes {
 
     /// The same merge by PEFT or PyTorch.
     fn reference(&self, round: &str, inputs: &str, name: &str) -> Result<Timed> {
-        let command = tuned(Command::new(&self.python))
+        let command = Command::new(&self.python)
             .args([self.root.join(REFERENCE)])
             .args([name, "--threads", &self.threads, "--folder"])
             .args([self.folder.join(inputs)])
@@ -242,7 +234,7 @@ impl Processes {
     }
 
     fn program(&self, action: &str) -> Command {
-        tuned(Command::new(&self.ours))
+        Command::new(&self.ours)
             .args([action])
             .env("RAYON_NUM_THREADS", &self.threads)
             .folder(&self.root)
@@ -251,12 +243,6 @@ impl Processes {
     fn result(&self, side: &str, name: &str) -> PathBuf {
         self.folder.join("results").join(side).join(name)
     }
-}
-
-fn tuned(command: Command) -> Command {
-    ALLOCATOR
-        .into_iter()
-        .fold(command, |command, (name, value)| command.env(name, value))
 }
 
 fn timed(command: &Command, what: &str) -> Result<Timed> {
