@@ -71,20 +71,18 @@ impl OverSeeds {
 
     /// The tables of a run for a terminal; none where the recipe has one seed.
     pub fn text(results: &Results) -> Option<String> {
-        let texts: Vec<String> = tables(results)
-            .into_iter()
-            .map(|(table, legend)| for_terminal(table, &legend))
-            .collect();
-        (!texts.is_empty()).then(|| texts.join("\n\n"))
+        joined(results, "\n\n", for_terminal)
     }
 
     /// The same as Markdown.
     pub fn markdown(results: &Results) -> Option<String> {
-        let texts: Vec<String> = tables(results)
-            .into_iter()
-            .map(|(table, legend)| as_markdown(table, &legend))
-            .collect();
-        (!texts.is_empty()).then(|| texts.join("\n"))
+        joined(results, "\n", as_markdown)
+    }
+
+    /// Its scores on a benchmark, if it was measured there.
+    pub fn score(&self, benchmark: Benchmark) -> Option<Spread> {
+        let found = self.scores.iter().find(|(own, _)| *own == benchmark);
+        found.map(|(_, spread)| *spread)
     }
 
     fn new(setting: String, systems: &[&System]) -> Self {
@@ -126,19 +124,16 @@ fn group<'a>(named: impl Iterator<Item = (String, &'a System)>) -> Vec<OverSeeds
     all.collect()
 }
 
-fn tables(results: &Results) -> Vec<(Table, String)> {
+fn joined(results: &Results, between: &str, show: impl Fn(Table, &str) -> String) -> Option<String> {
     let all = OverSeeds::of(&results.systems);
-    let chosen = results
-        .selection
-        .as_ref()
-        .map(OverSeeds::of_choices)
-        .unwrap_or_default();
+    let selection = results.selection.as_ref();
+    let chosen = selection.map(OverSeeds::of_choices).unwrap_or_default();
     let legend = "Over seeds, in %: mean [lowest, highest] of one score per seed, on the same items.";
     let of_chosen = format!("{legend} What each seed chose, on the test items.");
-    let both = [(all, legend.to_owned()), (chosen, of_chosen)].into_iter();
-    both.filter(|(rows, _)| !rows.is_empty())
-        .map(|(rows, legend)| (table(&rows), legend))
-        .collect()
+    let both = [(all, legend), (chosen, of_chosen.as_str())].into_iter();
+    let filled = both.filter(|(rows, _)| !rows.is_empty());
+    let texts: Vec<String> = filled.map(|(rows, legend)| show(table(&rows), legend)).collect();
+    (!texts.is_empty()).then(|| texts.join(between))
 }
 
 fn table(rows: &[OverSeeds]) -> Table {
@@ -156,14 +151,8 @@ fn table(rows: &[OverSeeds]) -> Table {
         }))
     };
     for row in rows {
-        let score = |benchmark: Benchmark| {
-            row.scores
-                .iter()
-                .find(|(b, _)| *b == benchmark)
-                .map(|(_, spread)| *spread)
-        };
         let mut cells = vec![Cell::new(&row.setting), right(row.seeds.len().to_string())];
-        cells.extend(benchmarks.iter().map(|b| show(score(*b), &|x| figure(*b, x))));
+        cells.extend(benchmarks.iter().map(|b| show(row.score(*b), &|x| figure(*b, x))));
         cells.extend([show(row.over_refusal, &percent), show(row.valid, &percent)]);
         table.add_row(cells);
     }

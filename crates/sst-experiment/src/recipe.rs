@@ -258,6 +258,7 @@ impl Recipe {
             eval.split = selection.dev();
         }
         let mut adapters = BTreeMap::new();
+        let given: BTreeSet<String> = raw.adapters.keys().cloned().collect();
         for (name, adapter) in raw.adapters {
             let checked = |seed| {
                 let checked = adapter.clone().check(&name, seed);
@@ -265,11 +266,15 @@ impl Recipe {
             };
             if several && !adapter.train.contains_key("seed") {
                 for &seed in &seeds {
+                    let own = seeded(&name, seed);
+                    if given.contains(&own) {
+                        return Err(format!("adapters.{own}: that is {name} with seed {seed}; rename it"));
+                    }
                     let of_seed = AdapterRecipe {
                         of_seed: Some(seed),
                         ..checked(seed)?
                     };
-                    adapters.insert(seeded(&name, seed), of_seed);
+                    adapters.insert(own, of_seed);
                 }
             } else {
                 let alone = checked(seeds[0])?;
@@ -548,6 +553,11 @@ mod tests {
             ("seed = 3", "sed = 3", "sed"),
             ("seed = 3", "seed = 3\nseeds = [4]", "give one of them"),
             ("seed = 3", "seeds = []", "at least one"),
+            (
+                "seed = 3",
+                "seeds = [1, 2]\nadapters.A7-seed2 = { role = \"safety\", dataset = \"jailbreak\" }",
+                "A7 with seed 2",
+            ),
             ("seed = 3", "seeds = [1, 1]", "each once"),
             (
                 "seed = 3\n        variants = [\"A5+A7\", \"A5+A6+A7\"]",

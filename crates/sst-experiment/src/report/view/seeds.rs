@@ -32,9 +32,8 @@ impl Words<'_> {
         }));
         head.extend(self.heads(&[("over_refusal", true), ("valid", true)])?);
         let row = |row: &OverSeeds| {
-            let of = |b: Benchmark| row.scores.iter().find(|(own, _)| *own == b).map(|(_, spread)| *spread);
             let mut entries = vec![Entry::plain(&row.setting), Entry::plain(row.seeds.len().to_string())];
-            entries.extend(benchmarks.iter().map(|b| spread(of(*b), |x| value(*b, x))));
+            entries.extend(benchmarks.iter().map(|b| spread(row.score(*b), |x| value(*b, x))));
             entries.extend([spread(row.over_refusal, percent), spread(row.valid, percent)]);
             entries
         };
