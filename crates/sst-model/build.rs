@@ -4,7 +4,9 @@
 //! libraries serves them to both. OpenBLAS first slows libtorch's matrix products several times over.
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    // Cargo runs it again anyway when it, or the dependency that tells the folder, has changed. A path would be taken from each
+    // of the crates that share this script, and one that is not there makes all of them stale at every build.
+    println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo::error=torch-sys did not say where libtorch is; run `cargo xtask setup` first");
         return;
