@@ -173,6 +173,10 @@ fn what_a_grid_shares_is_computed_once_and_changes_no_byte() {
             assert_eq!(system["scores"], same["scores"]);
         }
     }
+    // With one of two counts there, looking at what is left takes no pass for the other.
+    let plan = bench.succeed("sweep all.toml --model model --data data --out one-9-3 --plan");
+    assert!(plan.contains("--stage fisher"), "{plan}");
+    assert_eq!(std::fs::read_dir(bench.path("one-9-3/fisher")).unwrap().count(), 2);
 }
 
 #[test]

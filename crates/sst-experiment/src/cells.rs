@@ -124,7 +124,7 @@ impl<'a> Cells<'a> {
                     cells.shard(measurement, index)?;
                 }
                 step::fisher_reduce(&request, &step, shards)?;
-            } else {
+            } else if !request.is_done(&out)? {
                 cells.add_other_counts(&mut step)?;
             }
             let metas = step::fisher(cells.base, &step, cells.reporter)?;
