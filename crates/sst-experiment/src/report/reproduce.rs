@@ -1,8 +1,9 @@
 //! How to come to the same numbers: commands, versions, hashes.
 
+use crate::recipe::without_seed;
 use crate::{Error, Recipe, Results};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sst_artefact::{Input, Manifest};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,11 +77,22 @@ impl Reproduction {
 
 /// The recipe as a file that reads as the same recipe; `None` where this version would read another one.
 fn recipe(resolved: &Value) -> Option<String> {
-    let names = resolved["variants"].as_array()?.iter().map(|v| v["name"].clone());
+    let (mut variants, mut seeds) = (Vec::new(), Vec::new());
+    for variant in resolved["variants"].as_array()? {
+        let (name, seed) = (variant["name"].as_str()?, variant["seed"].as_u64());
+        let name = seed.map_or_else(|| name.to_owned(), |seed| without_seed(name, seed));
+        if !variants.contains(&name) {
+            variants.push(name);
+        }
+        seeds.extend(seed.filter(|seed| !seeds.contains(seed)));
+    }
+    let adapters = resolved["adapters"].as_object()?;
+    let adapters: Map<String, Value> = adapters.iter().map(|(name, adapter)| as_given(name, adapter)).collect();
     let file = without_nulls(json!({
-        "seed": resolved["seed"],
-        "variants": names.collect::<Vec<_>>(),
-        "adapters": resolved["adapters"],
+        "seed": if seeds.is_empty() { &resolved["seed"] } else { &Value::Null },
+        "seeds": (!seeds.is_empty()).then_some(seeds),
+        "variants": variants,
+        "adapters": adapters,
         "fisher": resolved["fisher"],
         "statistics": resolved["statistics"],
         "merge": resolved["merges"],
@@ -91,6 +103,19 @@ fn recipe(resolved: &Value) -> Option<String> {
     let text = toml::to_string(&file).ok()?;
     let again = serde_json::to_value(Recipe::parse(&text).ok()?).ok()?;
     holds(&again, resolved).then_some(text)
+}
+
+/// An adapter as the file has it: what it is trained with each of several seeds stands there once, without one.
+fn as_given(name: &str, resolved: &Value) -> (String, Value) {
+    let mut adapter = resolved.clone();
+    let seed = adapter.as_object_mut().and_then(|fields| fields.remove("of_seed"));
+    let Some(seed) = seed.as_ref().and_then(Value::as_u64) else {
+        return (name.to_owned(), adapter);
+    };
+    if let Some(train) = adapter["train"].as_object_mut() {
+        train.remove("seed");
+    }
+    (without_seed(name, seed), adapter)
 }
 
 /// Whether every setting of `old` is in `new`, which may know more of them.
