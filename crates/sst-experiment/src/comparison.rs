@@ -86,7 +86,7 @@ impl Comparison {
     }
 
     fn table(&self) -> Table {
-        let benchmarks = self.benchmarks();
+        let benchmarks = benchmarks(&self.systems);
         let mut table = Table::new();
         let mut header = vec!["system".to_owned()];
         header.extend(benchmarks.iter().map(|b| title(*b).to_owned()));
@@ -101,16 +101,6 @@ impl Comparison {
             table.add_row(row);
         }
         table
-    }
-
-    fn benchmarks(&self) -> Vec<Benchmark> {
-        let mut all = Vec::new();
-        for score in self.systems.iter().flat_map(|s| &s.scores) {
-            if !all.contains(&score.benchmark) {
-                all.push(score.benchmark);
-            }
-        }
-        all
     }
 
     fn score(&self, system: &System, benchmark: Benchmark) -> String {
@@ -165,6 +155,17 @@ impl Goals {
             _ => None,
         }
     }
+}
+
+/// What any of the systems was asked, in the order of its suite.
+pub(crate) fn benchmarks<'a>(systems: impl IntoIterator<Item = &'a System>) -> Vec<Benchmark> {
+    let mut all = Vec::new();
+    for score in systems.into_iter().flat_map(|system| &system.scores) {
+        if !all.contains(&score.benchmark) {
+            all.push(score.benchmark);
+        }
+    }
+    all
 }
 
 pub(crate) fn title(benchmark: Benchmark) -> &'static str {

@@ -3,7 +3,7 @@
 //! Every seed has adapters, samples and random draws of its own and answers the same items, so that the range shows what of a
 //! score is the setting's and what is the run's. Intervals of single scores do not know of it.
 
-use crate::comparison::{as_markdown, figure, for_terminal, over_refusal, percent, right, title, valid};
+use crate::comparison::{as_markdown, benchmarks, figure, for_terminal, over_refusal, percent, right, title, valid};
 use crate::recipe::without_seed;
 use crate::results::System;
 use crate::{Results, Selection};
@@ -86,17 +86,11 @@ impl OverSeeds {
     }
 
     fn new(setting: String, systems: &[&System]) -> Self {
-        let mut benchmarks: Vec<Benchmark> = Vec::new();
-        for score in systems.iter().flat_map(|system| &system.scores) {
-            if !benchmarks.contains(&score.benchmark) {
-                benchmarks.push(score.benchmark);
-            }
-        }
         let spread = |of: &dyn Fn(&System) -> Option<f64>| {
             let values: Vec<f64> = systems.iter().filter_map(|system| of(system)).collect();
             Spread::of(&values)
         };
-        let scores = benchmarks.into_iter().filter_map(|benchmark| {
+        let scores = benchmarks(systems.iter().copied()).into_iter().filter_map(|benchmark| {
             let of = |system: &System| system.scores.iter().find(|s| s.benchmark == benchmark).map(|s| s.value);
             Some((benchmark, spread(&of)?))
         });
