@@ -175,8 +175,11 @@ impl Elementwise {
             split_root(module.scale(), side)
         };
         let factor = |factor: &Array2<f32>| {
-            let standard = factor.as_standard_layout();
-            standard.mapv(|x| (root * f64::from(x)) as f32)
+            let mut entries = factor.as_standard_layout().into_owned();
+            if root != 1.0 {
+                entries.mapv_inplace(|x| (root * f64::from(x)) as f32);
+            }
+            entries
         };
         match side {
             Side::Delta => module.delta(),

@@ -81,8 +81,7 @@ impl Prune {
         };
         match self.rule {
             Rule::Top { density, at_least } => {
-                let mask = top(tensor, count(density, n).max(at_least));
-                tensor.iter_mut().zip(mask).for_each(|(x, kept)| keep_if(x, kept));
+                Largest::of(tensor, count(density, n).max(at_least)).keep(tensor);
             }
             Rule::TopOfAdapter { .. } => {
                 let cut = cut.unwrap_or(0);
@@ -91,9 +90,11 @@ impl Prune {
             Rule::Band { density, gamma } => {
                 let kept = count(density, n);
                 let dropped = count(gamma, n).min(n - kept);
-                let (outer, inner) = (top(tensor, dropped + kept), top(tensor, dropped));
-                let band = outer.into_iter().zip(inner).map(|(outer, inner)| outer && !inner);
-                tensor.iter_mut().zip(band).for_each(|(x, kept)| keep_if(x, kept));
+                let (outer, inner) = (Largest::of(tensor, dropped + kept), Largest::of(tensor, dropped));
+                let mut tails = tensor.clone();
+                inner.keep(&mut tails);
+                outer.keep(tensor);
+                *tensor -= &tails;
             }
             Rule::Random { density } => {
                 tensor.iter_mut().enumerate().for_each(|(i, x)| draw(i, density, x));
@@ -140,10 +141,6 @@ pub(super) fn count(share: f64, n: usize) -> usize {
     ((share * n as f64) as usize).min(n)
 }
 
-fn keep_if(x: &mut f32, kept: bool) {
-    *x = if kept { *x } else { 0.0 };
-}
-
 /// The bits of |x|, which order as |x| does: NaN never reaches a merge.
 pub(super) fn magnitude(x: f32) -> u32 {
     x.abs().to_bits()
@@ -153,25 +150,49 @@ fn l1(tensor: &Array2<f32>) -> f64 {
     tensor.iter().map(|x| f64::from(x.abs())).sum()
 }
 
-/// Which k entries are the largest.
-fn top(tensor: &Array2<f32>, k: usize) -> Vec<bool> {
-    let n = tensor.len();
-    if k == 0 || k >= n {
-        return vec![k > 0; n];
+/// The k largest entries of a tensor: those above the k-th largest magnitude, and the first `at_cut` of those equal to it.
+struct Largest {
+    cut: u32,
+    at_cut: usize,
+    /// Whether others equal to the k-th largest do not belong to the k.
+    tied: bool,
+}
+
+impl Largest {
+    fn of(tensor: &Array2<f32>, k: usize) -> Self {
+        if k == 0 || k >= tensor.len() {
+            return Self {
+                cut: if k == 0 { u32::MAX } else { 0 },
+                at_cut: 0,
+                tied: false,
+            };
+        }
+        // A slice's iterator is one that the processor's vectors can take.
+        let mut magnitudes: Vec<u32> = match tensor.as_slice() {
+            Some(entries) => entries.iter().map(|x| magnitude(*x)).collect(),
+            None => tensor.iter().map(|x| magnitude(*x)).collect(),
+        };
+        let (above, cut, below) = magnitudes.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+        let equal = |others: &[u32]| others.iter().filter(|m| **m == *cut).count();
+        Self {
+            cut: *cut,
+            at_cut: 1 + equal(above),
+            tied: equal(below) > 0,
+        }
     }
-    let mut magnitudes: Vec<u32> = tensor.iter().map(|x| magnitude(*x)).collect();
-    let (above, cut, _) = magnitudes.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
-    let cut = *cut;
-    let mut at_cut = k - above.iter().filter(|m| **m > cut).count();
-    if tensor.iter().filter(|x| magnitude(**x) == cut).count() == at_cut {
-        return tensor.iter().map(|x| magnitude(*x) >= cut).collect();
+
+    /// Sets all others to 0.
+    fn keep(mut self, tensor: &mut Array2<f32>) {
+        if self.tied {
+            tensor.mapv_inplace(|x| {
+                let first = magnitude(x) == self.cut && self.at_cut > 0;
+                self.at_cut -= usize::from(first);
+                if first || magnitude(x) > self.cut { x } else { 0.0 }
+            });
+        } else {
+            tensor.mapv_inplace(|x| if magnitude(x) >= self.cut { x } else { 0.0 });
+        }
     }
-    let keep = |x: &f32| {
-        let (m, left) = (magnitude(*x), at_cut);
-        at_cut -= usize::from(m == cut && left > 0);
-        m > cut || m == cut && left > 0
-    };
-    tensor.iter().map(keep).collect()
 }
 
 /// 0 for the smallest magnitude of a row up to n - 1 for the largest.
