@@ -48,9 +48,21 @@ pub(super) fn assemble(u: ArrayView2<f64>, s: &Array1<f64>, vt: ArrayView2<f64>)
     }
 }
 
-/// x y.
+/// x y, on all threads.
 pub(super) fn times_f64(x: ArrayView2<f64>, y: ArrayView2<f64>) -> Array2<f64> {
-    array(product(matrix(x).as_ref(), matrix(y).as_ref()).as_ref())
+    in_place(x, |x| in_place(y, |y| array(product(x, y).as_ref())))
+}
+
+/// `then` of the entries where they lie; of a copy where neither rows nor columns lie one after the other.
+pub(super) fn in_place<T>(m: ArrayView2<f64>, then: impl FnOnce(MatRef<f64>) -> T) -> T {
+    let (rows, cols) = m.dim();
+    if let Some(entries) = m.to_slice() {
+        return then(MatRef::from_row_major_slice(entries, rows, cols));
+    }
+    match m.reversed_axes().to_slice() {
+        Some(entries) => then(MatRef::from_column_major_slice(entries, rows, cols)),
+        None => then(matrix(m).as_ref()),
+    }
 }
 
 /// x (x^T y) and ||x||, for a large x `[d_out, d_in]` that is never copied to f64 as a whole.

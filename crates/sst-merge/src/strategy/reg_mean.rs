@@ -21,7 +21,7 @@
 //!
 //! Memory: three matrices `[d_in, d_in]` of f64.
 
-use super::matrix::{array, matrix, times_f64};
+use super::matrix::{array, in_place, matrix, times_f64};
 use super::parts::{Part, parts, shape};
 use super::{MergeStrategy, Needs, check_rank, check_share, check_weight};
 use crate::{Error, MergeInputs, Merged, Statistics};
@@ -162,7 +162,7 @@ impl RegMean {
             module: first.to_string(),
         };
         let sum = sum.ok_or_else(singular)?;
-        let factor = matrix(sum.view()).llt(Side::Lower).map_err(|_| singular())?;
+        let factor = in_place(sum.view(), |sum| sum.llt(Side::Lower)).map_err(|_| singular())?;
         drop(sum);
         let solved = modules.into_iter().zip(rows).map(|((path, parts), rows)| {
             let views: Vec<_> = rows.iter().map(|rows| rows.view()).collect();

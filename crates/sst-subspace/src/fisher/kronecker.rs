@@ -145,7 +145,7 @@ impl KroneckerFisher {
         let [n, _] = self.file.matrix_of(name, Dtype::F32)?;
         let mut entries: Vec<f64> = self.file.f32s(name)?.map(f64::from).collect();
         symmetrise(&mut entries, n).map_err(|reason| self.file.error(name, reason))?;
-        Ok(Array2::from_shape_fn((n, n), |(i, j)| entries[i * n + j]))
+        Ok(Array2::from_shape_vec((n, n), entries).expect("the file's reader checked the length"))
     }
 
     /// tr(G (x) A) = tr(G) tr(A), read from the diagonals alone.
@@ -271,6 +271,7 @@ fn symmetrise(entries: &mut [f64], n: usize) -> Result<(), String> {
             diagonal[at]
         ));
     }
+    let roots: Vec<f64> = diagonal.iter().map(|x| x.sqrt()).collect();
     for (top, left) in (0..n)
         .step_by(TILE)
         .flat_map(|top| (top..n).step_by(TILE).map(move |left| (top, left)))
@@ -278,8 +279,7 @@ fn symmetrise(entries: &mut [f64], n: usize) -> Result<(), String> {
         for i in top..n.min(top + TILE) {
             for j in left.max(i + 1)..n.min(left + TILE) {
                 let (upper, lower) = (entries[i * n + j], entries[j * n + i]);
-                let scale = diagonal[i].sqrt() * diagonal[j].sqrt();
-                if (upper - lower).abs() > SYMMETRY_TOLERANCE * scale {
+                if (upper - lower).abs() > SYMMETRY_TOLERANCE * roots[i] * roots[j] {
                     return Err(format!("is not symmetric at [{i}, {j}]: {upper} and {lower}"));
                 }
                 let mean = 0.5 * upper + 0.5 * lower;

@@ -4,7 +4,8 @@
 //! low rank, so that P X has none either: it is a dense `[d_out, d_in]`, at 2 d_out d_in (d_out + d_in) operations beside
 //! the two eigenproblems.
 
-use super::change::{Change, Thin, product};
+use super::super::matrix::times_f64;
+use super::change::{Change, Thin};
 use super::filter::Filter;
 use super::input_side::{InputPair, ridged, sigma};
 use super::report::{Sigma, Tradeoff};
@@ -54,7 +55,7 @@ impl SoftBoth {
     fn coordinates(&self, x: &Thin) -> Array2<f64> {
         let left = self.output_eigen.eigen.vectors.t().dot(&self.output.dot(&x.b)); // [d_out, r]
         let right = x.a.dot(&self.input.utility).dot(&self.input_eigen.eigen.vectors); // [r, d_in]
-        product(left.view(), right.view())
+        times_f64(left.view(), right.view())
     }
 
     /// mu_i lambda_j.
@@ -78,8 +79,8 @@ impl Filter for SoftBoth {
         for (at, entry) in middle.indexed_iter_mut() {
             *entry *= sigma(self.gamma * self.product_of(at));
         }
-        let left = product(self.output_eigen.eigen.vectors.view(), middle.view());
-        let dense = product(left.view(), self.input_eigen.eigen.vectors.t());
+        let left = times_f64(self.output_eigen.eigen.vectors.view(), middle.view());
+        let dense = times_f64(left.view(), self.input_eigen.eigen.vectors.t());
         Ok(Change::Dense(dense))
     }
 

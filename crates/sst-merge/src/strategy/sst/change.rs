@@ -1,7 +1,7 @@
 //! A change of one module's weight in f64: as two thin factors while its rank is small, dense when it is not.
 
+use super::super::matrix::{array, in_place, matrix, times_f64};
 use crate::Error;
-use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use sst_adapter::LowRank;
 
@@ -44,7 +44,7 @@ impl Thin {
     /// tr(G X A X^T) = sum of (b^T G b) * (a A a^T), entry by entry; a side that is not given is the identity.
     pub fn square(&self, output: Option<ArrayView2<f64>>, input: Option<ArrayView2<f64>>) -> f64 {
         let of = |x: ArrayView2<f64>, metric: Option<ArrayView2<f64>>| match metric {
-            Some(metric) => x.dot(&metric).dot(&x.t()),
+            Some(metric) => times_f64(x, metric).dot(&x.t()),
             None => x.dot(&x.t()),
         };
         (of(self.b.t(), output) * of(self.a.view(), input)).sum()
@@ -52,7 +52,7 @@ impl Thin {
 
     /// X, `[d_out, d_in]`.
     pub fn dense(&self) -> Array2<f64> {
-        product(self.b.view(), self.a.view())
+        times_f64(self.b.view(), self.a.view())
     }
 }
 
@@ -88,25 +88,11 @@ impl Change {
             Change::Thin(Thin { b, a }) if a.nrows() <= rank => (thin(b, a), 0.0),
             Change::Thin(Thin { b, a }) => {
                 // Terms of an oblique filter cancel: before anything is rounded, b is made orthonormal.
-                let qr = matrix(b.view()).qr();
+                let qr = in_place(b.view(), |b| b.qr());
                 let a = qr.thin_R() * matrix(a.view());
                 thin(array(qr.compute_thin_Q().as_ref()), array(a.as_ref())).compress(rank)?
             }
             Change::Dense(x) => LowRank::from_dense(single(x).view(), rank)?,
         })
     }
-}
-
-/// x y, on all threads.
-pub(super) fn product(x: ArrayView2<f64>, y: ArrayView2<f64>) -> Array2<f64> {
-    let product = matrix(x) * matrix(y);
-    array(product.as_ref())
-}
-
-pub(super) fn matrix(x: ArrayView2<f64>) -> Mat<f64> {
-    Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[[i, j]])
-}
-
-pub(super) fn array(x: MatRef<'_, f64>) -> Array2<f64> {
-    Array2::from_shape_fn((x.nrows(), x.ncols()), |(i, j)| x[(i, j)])
 }

@@ -9,7 +9,8 @@
 //! Only the r rows of a in D = b a are filtered: a Q = (K^-1 gamma A_s a^T)^T, one Cholesky
 //! factorisation, d^3 / 3, and r solves of 2 d^2. B stays as it is, so that U and U - U Q share one b.
 
-use super::change::{Change, Thin, array, matrix};
+use super::super::matrix::{array, in_place, matrix, times_f64};
+use super::change::{Change, Thin};
 use super::filter::Filter;
 use super::report::{Sigma, Tradeoff};
 use crate::Error;
@@ -28,6 +29,8 @@ pub(super) struct InputPair {
     pub safety: Array2<f64>,
     /// A_u + eps I, `[d_in, d_in]`.
     pub utility: Array2<f64>,
+    /// Norms of both, utility first.
+    norms: [f64; 2],
     /// All lambda_j and v_j, where they were asked for.
     pub eigen: Option<Rc<FactorEigen>>,
 }
@@ -55,9 +58,11 @@ impl InputPair {
     pub fn new(module: &ModulePath, factors: Factors, ridge: f64, spectrum: bool) -> Result<Self, Error> {
         let eigen = spectrum.then(|| factors.solve(module, "input", ridge)).transpose()?;
         let eps = factors.eps(module, "input", ridge)?;
+        let utility = ridged(factors.utility, eps);
         Ok(Self {
+            norms: [&utility, &factors.safety].map(norm),
             safety: factors.safety,
-            utility: ridged(factors.utility, eps),
+            utility,
             eigen: eigen.map(Rc::new),
         })
     }
@@ -69,12 +74,13 @@ impl Kernel {
     /// # Errors
     /// [`Error::Singular`] where K is singular to rounding.
     pub fn new(module: &ModulePath, pair: &InputPair, gamma: f64) -> Result<Self, Error> {
-        let k = &pair.utility + &(gamma * &pair.safety);
+        let mut k = pair.utility.clone();
+        k.scaled_add(gamma, &pair.safety);
         let singular = || Error::Singular {
             module: module.to_string(),
             gamma,
         };
-        let cholesky = matrix(k.view()).llt(Side::Lower).map_err(|_| singular())?;
+        let cholesky = in_place(k.view(), |k| k.llt(Side::Lower)).map_err(|_| singular())?;
         // L_ii^2 is what is left of K_ii beside the rows before it: at rounding, nothing.
         let l = cholesky.L();
         let floor = k.nrows() as f64 * f64::EPSILON;
@@ -99,12 +105,13 @@ impl SoftInput {
     fn rows(&self, a: ArrayView2<f64>) -> Result<Array2<f64>, Error> {
         let InputPair { safety, utility, .. } = &*self.pair;
         let gamma = self.kernel.gamma;
-        let right = gamma * a.dot(safety); // [r, d_in]
+        let right = gamma * times_f64(a, safety.view()); // [r, d_in]
         let mut solution: Mat<f64> = matrix(right.t());
         self.kernel.cholesky.solve_in_place(&mut solution);
         let rows = array(solution.transpose());
-        let gap = norm(&(rows.dot(utility) + gamma * rows.dot(safety) - &right));
-        let scale = (norm(utility) + gamma * norm(safety)) * norm(&rows) + norm(&right);
+        let [from_utility, from_safety] = [utility, safety].map(|m| times_f64(rows.view(), m.view()));
+        let gap = norm(&(from_utility + gamma * from_safety - &right));
+        let scale = (self.pair.norms[0] + gamma * self.pair.norms[1]) * norm(&rows) + norm(&right);
         let residual = if gap == 0.0 { 0.0 } else { gap / scale };
         if residual <= RESIDUAL_LIMIT {
             return Ok(rows);
@@ -144,7 +151,7 @@ impl Filter for SoftInput {
     fn tradeoff(&self, d: &Thin) -> Result<Option<Tradeoff>, Error> {
         let filtered = self.rows(d.a.view())?;
         let of = |a: &Array2<f64>, metric: &Array2<f64>| {
-            let gram = a.dot(metric).dot(&a.t()); // [r, r]
+            let gram = times_f64(a.view(), metric.view()).dot(&a.t()); // [r, r]
             (d.b.t().dot(&d.b) * gram).sum()
         };
         Ok(Some(Tradeoff {
@@ -160,7 +167,8 @@ impl Filter for SoftInput {
             return Vec::new();
         };
         let gram = d.b.t().dot(&d.b); // [r, r]
-        let along = d.a.dot(&self.pair.utility).dot(&eigen.vectors); // D's coordinates V^-1, [r, d_in]
+        let along = times_f64(d.a.view(), self.pair.utility.view()); // [r, d_in]
+        let along = times_f64(along.view(), eigen.vectors.view()); // D's coordinates V^-1, [r, d_in]
         let squares = (gram.dot(&along) * &along).sum_axis(ndarray::Axis(0));
         let at = |multiple: &f64| {
             let mut sum = Tradeoff::default();
@@ -185,7 +193,7 @@ pub(super) fn sigma(x: f64) -> f64 {
 }
 
 fn norm(x: &Array2<f64>) -> f64 {
-    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+    in_place(x.view(), |x| x.norm_l2())
 }
 
 #[cfg(test)]

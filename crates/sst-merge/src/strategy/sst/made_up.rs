@@ -44,8 +44,8 @@ pub(super) fn change(d_out: usize, rank: usize, d_in: usize, seed: u64) -> Thin 
 
 /// x with m x = y, by pivoted LU.
 pub(super) fn solve(m: &Array2<f64>, y: &Array1<f64>) -> Array1<f64> {
-    let lu = super::change::matrix(m.view()).full_piv_lu();
-    let x = lu.solve(super::change::matrix(y.view().insert_axis(Axis(1))));
+    let lu = super::super::matrix::matrix(m.view()).full_piv_lu();
+    let x = lu.solve(super::super::matrix::matrix(y.view().insert_axis(Axis(1))));
     x.col(0).iter().copied().collect()
 }
 
