@@ -7,7 +7,8 @@
 //! | `rank_pattern`, `alpha_pattern` | per-module values; the first key that matches the end of the path counts |
 //! | `use_rslora` | scale alpha / sqrt(r) instead of alpha / r |
 //!
-//! Keys that change what A and B mean (DoRA, biases, token embeddings, ...) are refused by name; the rest is kept.
+//! Keys that change what A and B mean (DoRA, biases, token embeddings, ...) are refused by name, and so is an
+//! `init_lora_weights` that changes the base model as well: B A is then no change of the model named. The rest is kept.
 
 use crate::{Error, ModulePath};
 use fancy_regex::Regex;
@@ -31,9 +32,13 @@ const UNSUPPORTED: [&str; 11] = [
     "arrow_config",
 ];
 
+/// How the names of those `init_lora_weights` begin that put other weights into the base model before training.
+const CHANGING_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+
 /// The `target_modules` entry: a list of names, or a regular expression.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum TargetModules {
     /// A module is targeted when its path equals a name or ends in `.name`.
     Names(BTreeSet<String>),
@@ -124,6 +129,8 @@ impl LoraConfig {
     /// # Errors
     /// [`Error::Config`] for a value that JSON cannot hold or that reading would refuse.
     pub fn to_json(&self) -> Result<Value, Error> {
+        // JSON would make null of NaN.
+        self.rules()?;
         let value = serde_json::to_value(self).map_err(|e| Error::config("adapter_config.json", e.to_string()))?;
         let mut sorted: BTreeMap<String, Value> = match value {
             Value::Object(object) => object.into_iter().collect(),
@@ -208,6 +215,16 @@ impl ModuleRules {
     }
 }
 
+/// What `r` says of modules of these ranks: the most common, of two as common the larger; 1 of none.
+pub(crate) fn common_rank(ranks: impl IntoIterator<Item = usize>) -> usize {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    for rank in ranks {
+        *counts.entry(rank).or_default() += 1;
+    }
+    let common = counts.iter().max_by_key(|(rank, count)| (**count, **rank));
+    common.map_or(1, |(rank, _)| *rank)
+}
+
 fn first_match<T: Copy>(key: &str, patterns: &[(Regex, T)], module: &ModulePath) -> Result<Option<T>, Error> {
     for (regex, value) in patterns {
         if is_match(key, regex, module.as_str())? {
@@ -244,6 +261,17 @@ fn refuse_unsupported(object: &Map<String, Value>) -> Result<(), Error> {
             return Err(Error::config(key, format!("= {value} is not supported")));
         }
     }
+    let init = object
+        .get("init_lora_weights")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if CHANGING_BASE.iter().any(|name| init.to_lowercase().starts_with(name)) {
+        let reason = format!(
+            "= \"{init}\" changes the base model too, so that B A is no change of it: save the adapter again with PEFT's \
+             `path_initial_model_for_weight_conversion`, which makes a plain LoRA of all but LoftQ"
+        );
+        return Err(Error::config("init_lora_weights", reason));
+    }
     match object.get("bias") {
         Some(bias) if bias != "none" => Err(Error::config(
             "bias",
@@ -278,6 +306,9 @@ mod tests {
             ("modules_to_save", json!(["lm_head"])),
             ("peft_type", json!("IA3")),
             ("layer_replication", json!([[0, 4]])),
+            ("init_lora_weights", json!("pissa_niter_16")),
+            ("init_lora_weights", json!("OLoRA")),
+            ("init_lora_weights", json!("loftq")),
         ] {
             let message = with(key, value).unwrap_err().to_string();
             assert!(message.starts_with(&format!("`{key}`")), "{message}");
@@ -286,6 +317,8 @@ mod tests {
             ("use_dora", json!(false)),
             ("modules_to_save", json!(null)),
             ("modules_to_save", json!([])),
+            ("init_lora_weights", json!(true)),
+            ("init_lora_weights", json!("gaussian")),
         ] {
             assert!(with(key, value).is_ok(), "{key}");
         }
@@ -355,6 +388,11 @@ mod tests {
             })
             .contains("`rank_pattern`")
         );
+        // Nor are they written, as the null that JSON has for NaN.
+        let mut config = LoraConfig::from_json(&plain()).unwrap();
+        config.alpha_pattern.insert("q_proj".into(), f64::NAN);
+        let message = config.to_json().unwrap_err().to_string();
+        assert!(message.starts_with("`alpha_pattern` is NaN"), "{message}");
     }
 
     #[test]

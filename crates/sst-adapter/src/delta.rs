@@ -3,6 +3,7 @@
 //! A module that an adapter lacks is a zero change there. An adapter made from changes has alpha = r, so that s = 1, and
 //! names every module whose rank differs from the most common one in `rank_pattern` and `alpha_pattern`.
 
+use crate::config::common_rank;
 use crate::{Adapter, Error, LoraConfig, LowRank, ModulePath, TargetModules};
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -71,14 +72,14 @@ impl Adapter {
     /// The best adapter of at most `rank` in every module, and the relative Frobenius error of the whole change.
     ///
     /// # Errors
-    /// As [`LowRank::svd`].
+    /// [`Error::InModule`] around those of [`LowRank::svd`].
     pub fn compress(&self, rank: usize) -> Result<(Self, f64), Error> {
         let modules: Vec<(ModulePath, LowRank)> = self.low_rank().into_iter().collect();
         let parts: Vec<Result<_, Error>> = modules
             .into_par_iter()
             .map(|(path, change)| {
+                let (small, error) = change.compress(rank).map_err(Error::in_module(&path))?;
                 let norm = change.norm();
-                let (small, error) = change.compress(rank)?;
                 Ok((path, small, norm.powi(2), (error * norm).powi(2)))
             })
             .collect();
@@ -120,12 +121,7 @@ impl Adapter {
 /// Makes s = 1 everywhere: the most common rank becomes `r`, the others go into the patterns.
 fn set_ranks(config: &mut LoraConfig, modules: &BTreeMap<ModulePath, LowRank>) {
     let stored = |change: &LowRank| change.rank().max(1);
-    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-    for change in modules.values() {
-        *counts.entry(stored(change)).or_default() += 1;
-    }
-    let common = counts.iter().max_by_key(|(rank, count)| (**count, **rank));
-    config.r = common.map_or(1, |(rank, _)| *rank);
+    config.r = common_rank(modules.values().map(stored));
     config.lora_alpha = config.r as f64;
     config.use_rslora = false;
     let odd = || {
@@ -289,5 +285,10 @@ mod tests {
         assert_eq!(message, format!("tensor {Q1} is [7, 5] in part 1 but [8, 5] in part 2"));
         let message = Adapter::sum(&[(f64::INFINITY, &mixed())]).unwrap_err().to_string();
         assert!(message.contains("q_proj.lora_B holds"), "{message}");
+        let mut broken = mixed();
+        broken.modules.get_mut(&ModulePath::new(Q1)).unwrap().b = wave(7, 2, 0.0);
+        let message = broken.compress(1).unwrap_err().to_string();
+        let expected = format!("module {Q1}: low-rank change: tensor b has shape [7, 2], expected [7, 1]");
+        assert_eq!(message, expected);
     }
 }

@@ -1,6 +1,7 @@
 //! The number types that an adapter file may hold.
 
 use serde::{Deserialize, Serialize};
+use sst_artefact::ParseError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -28,16 +29,18 @@ impl fmt::Display for Dtype {
 }
 
 impl FromStr for Dtype {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "f32" => Ok(Dtype::F32),
             "bf16" => Ok(Dtype::Bf16),
             "f16" => Ok(Dtype::F16),
-            _ => Err(format!("unknown dtype `{name}`: expected f32, bf16 or f16")),
+            _ => Err(ParseError::new(format!(
+                "unknown dtype `{name}`: expected f32, bf16 or f16"
+            ))),
         }
     }
 }
@@ -51,6 +54,7 @@ mod tests {
         for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
             assert_eq!(dtype.to_string().parse(), Ok(dtype));
         }
-        assert!("int8".parse::<Dtype>().unwrap_err().contains("bf16"));
+        let message = "int8".parse::<Dtype>().unwrap_err().to_string();
+        assert_eq!(message, "unknown dtype `int8`: expected f32, bf16 or f16");
     }
 }

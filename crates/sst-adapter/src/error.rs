@@ -1,6 +1,6 @@
 //! Errors of adapters; each names the key, module or tensor at fault, and the file when there is one.
 
-use crate::Dtype;
+use crate::{Dtype, ModulePath};
 use std::path::{Path, PathBuf};
 
 /// An adapter could not be read, written, built or combined with another.
@@ -15,6 +15,15 @@ pub enum Error {
     InFile {
         /// The file.
         path: PathBuf,
+        /// What is wrong in it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// An error of the named module.
+    #[error("module {module}: {source}")]
+    InModule {
+        /// The module's path.
+        module: String,
         /// What is wrong in it.
         #[source]
         source: Box<Error>,
@@ -131,6 +140,14 @@ pub enum Error {
         /// Entries given.
         got: usize,
     },
+    /// A layout with more entries than can be counted.
+    #[error("layout: tensor {tensor} of shape {shape:?} makes it too large to be addressed")]
+    TooLarge {
+        /// The first tensor that goes too far.
+        tensor: String,
+        /// Its shape.
+        shape: [usize; 2],
+    },
     /// The slots of a layout are not contiguous and in model order.
     #[error("layout: slot {slot} is out of place")]
     Layout {
@@ -189,6 +206,14 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Error::InFile {
             path,
+            source: Box::new(source),
+        }
+    }
+
+    /// Wraps an error with the module that it is of.
+    pub fn in_module(module: &ModulePath) -> impl FnOnce(Error) -> Error {
+        move |source| Error::InModule {
+            module: module.to_string(),
             source: Box::new(source),
         }
     }

@@ -62,7 +62,7 @@ impl ParamLayout {
     /// ```
     ///
     /// # Errors
-    /// [`Error::DuplicateTensor`] for a name given twice.
+    /// [`Error::DuplicateTensor`] for a name given twice, [`Error::TooLarge`] for more entries than can be addressed.
     pub fn new(tensors: impl IntoIterator<Item = (String, usize, usize)>) -> Result<Self, Error> {
         let mut slots: Vec<ParamSlot> = tensors
             .into_iter()
@@ -79,10 +79,15 @@ impl ParamLayout {
                 tensor: pair[0].name.clone(),
             });
         }
-        let mut offset = 0;
+        let mut offset: usize = 0;
         for slot in &mut slots {
             slot.offset = offset;
-            offset += slot.len();
+            // A shape may come from a file.
+            let end = slot.rows.checked_mul(slot.cols).and_then(|len| offset.checked_add(len));
+            offset = end.ok_or_else(|| Error::TooLarge {
+                tensor: slot.name.clone(),
+                shape: [slot.rows, slot.cols],
+            })?;
         }
         Ok(Self { slots })
     }
@@ -197,6 +202,14 @@ mod tests {
         let gap = json.replace("\"offset\":6", "\"offset\":7");
         let message = serde_json::from_str::<ParamLayout>(&gap).unwrap_err().to_string();
         assert!(message.contains("layers.0.q_proj.lora_B"), "{message}");
+        for huge in [usize::MAX, usize::MAX / 2] {
+            let huge = json.replace("\"cols\":2", &format!("\"cols\":{huge}"));
+            let message = serde_json::from_str::<ParamLayout>(&huge).unwrap_err().to_string();
+            assert!(
+                message.contains("lora_B of shape [4, ") && message.contains("too large"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`LowRank`]: one module's change of weight, s B A: sums, inner products, decomposition, compression, never dense;
 //!   [`Adapter::sum`] and [`Adapter::compress`] do the same for whole adapters.
 //! - [`ParamLayout`]: where each tensor lies in the flat vector phi of all A and B entries.
+//! - [`decompose`]: dense decompositions that give the same bits on any number of threads.
 //!
 //! ```
 //! use ndarray::array;
@@ -22,6 +23,7 @@
 
 mod adapter;
 mod config;
+pub mod decompose;
 mod delta;
 mod dtype;
 mod error;

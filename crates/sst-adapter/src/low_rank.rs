@@ -79,7 +79,8 @@ impl LowRank {
     /// The weighted sum, exactly, with the sum of the ranks; weights are multiplied into b.
     ///
     /// # Errors
-    /// [`Error::Empty`] when there is no part, [`Error::Shape`] when two parts differ in shape.
+    /// [`Error::Empty`] when there is no part, [`Error::Shape`] when two parts differ in shape or the factors of one do not
+    /// fit each other.
     pub fn stack(parts: &[(f64, &LowRank)]) -> Result<Self, Error> {
         let Some((_, first)) = parts.first() else {
             return Err(Error::Empty);
@@ -89,13 +90,20 @@ impl LowRank {
         let (mut a, mut b) = (Array2::zeros((rank, d_in)), Array2::zeros((d_out, rank)));
         let mut start = 0;
         for (i, (weight, part)) in parts.iter().enumerate() {
-            if part.shape() != first.shape() || part.b.ncols() != part.rank() {
-                return Err(Error::Shape {
+            let refuse = |of: &str, expected: [usize; 2], got: [usize; 2]| {
+                let (expected, got) = (expected.to_vec(), got.to_vec());
+                Err(Error::Shape {
                     op: "sum of low-rank changes",
-                    tensor: format!("of part {}", i + 1),
-                    expected: first.shape().to_vec(),
-                    got: part.shape().to_vec(),
-                });
+                    tensor: format!("{of} part {}", i + 1),
+                    expected,
+                    got,
+                })
+            };
+            if part.shape() != first.shape() {
+                return refuse("of", first.shape(), part.shape());
+            }
+            if part.b.ncols() != part.rank() {
+                return refuse("b of", [d_out, part.rank()], part.b.dim().into());
             }
             let place = start..start + part.rank();
             start = place.end;
@@ -107,6 +115,9 @@ impl LowRank {
     }
 
     /// delta W, `[d_out, d_in]`; every entry is summed in f64 and rounded once.
+    ///
+    /// # Panics
+    /// When b does not have as many columns as a has rows.
     pub fn dense(&self) -> Array2<f32> {
         let [d_out, d_in] = self.shape();
         let mut dense = Array2::zeros((d_out, d_in));
@@ -124,7 +135,7 @@ impl LowRank {
     /// The Frobenius inner product of two changes of the same shape.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// As [`LowRank::inner_products`].
     pub fn inner(&self, other: &LowRank) -> f64 {
         Self::inner_products(&[self, other])[[0, 1]]
     }
@@ -132,10 +143,11 @@ impl LowRank {
     /// The Frobenius inner products of every two of several changes of one shape, `[n, n]`, from two Gram matrices.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// When the shapes differ, or a b does not have as many columns as its a has rows.
     pub fn inner_products(parts: &[&LowRank]) -> Array2<f64> {
         let shapes_agree = parts.windows(2).all(|pair| pair[0].shape() == pair[1].shape());
-        assert!(shapes_agree, "inner products of low-rank changes");
+        let factors_fit = parts.iter().all(|part| part.b.ncols() == part.rank());
+        assert!(shapes_agree && factors_fit, "inner products of low-rank changes");
         let outputs = gram(parts.iter().map(|part| part.b.t())); // [sum of r, sum of r]
         let inputs = gram(parts.iter().map(|part| part.a.view())); // [sum of r, sum of r]
         let mut end = 0;
@@ -160,6 +172,9 @@ impl LowRank {
     }
 
     /// The Frobenius norm. Where parts of delta W cancel, it is right to 1e-8 of the parts, not of the rest.
+    ///
+    /// # Panics
+    /// When b does not have as many columns as a has rows.
     pub fn norm(&self) -> f64 {
         Self::inner_products(&[self])[[0, 0]].max(0.0).sqrt()
     }
@@ -272,6 +287,15 @@ mod tests {
         let message = LowRank::stack(&[(1.0, &x), (1.0, &y)]).unwrap_err().to_string();
         assert!(
             message.contains("part 2 has shape [6, 4], expected [6, 5]"),
+            "{message}"
+        );
+        let thin = LowRank {
+            a: x.a.clone(),
+            b: ramp(6, 3, 0.0),
+        };
+        let message = LowRank::stack(&[(1.0, &x), (1.0, &thin)]).unwrap_err().to_string();
+        assert!(
+            message.contains("b of part 2 has shape [6, 3], expected [6, 2]"),
             "{message}"
         );
         assert!(matches!(LowRank::stack(&[]), Err(Error::Empty)));

@@ -10,7 +10,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype as StoredDtype, SafeTensors};
-use sst_artefact::{read_json, sha256_bytes, write_atomic, write_json};
+use sst_artefact::{read_json, retire, sha256_bytes, write_atomic, write_json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -46,7 +46,8 @@ impl Adapter {
     /// Writes a PEFT folder that Python's PEFT loads; the same adapter gives the same bytes. Gives the SHA-256 of the
     /// weights' file.
     ///
-    /// Each file is whole or absent; the configuration comes last, so a folder that has one is complete.
+    /// Each file is whole or absent; the configuration comes last, so a folder that has one is complete. Those of an
+    /// earlier adapter go first, and so does its manifest: it was not of these weights.
     ///
     /// # Errors
     /// As [`Adapter::check`]; [`Error::Overflow`] when an entry does not fit `dtype`; a file that cannot be written.
@@ -74,6 +75,7 @@ impl Adapter {
             .collect::<Result<Vec<_>, Error>>()?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let file = safetensors::serialize(views, Some(metadata))?;
+        retire(folder, &[ADAPTER_CONFIG_FILE])?;
         let (written, hash) = rayon::join(
             || write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| w.write_all(&file)),
             || sha256_bytes(&file),
@@ -383,6 +385,27 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert!(message(dir.path()).contains(ADAPTER_WEIGHTS_FILE));
+    }
+
+    #[test]
+    fn new_weights_never_lie_beside_an_old_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = adapter();
+        adapter.save(dir.path(), Dtype::F32).unwrap();
+        sst_artefact::Manifest::new("adapter", &()).write(dir.path()).unwrap();
+        // What cannot be written takes nothing away.
+        let mut large = adapter.clone();
+        large.modules.values_mut().next().unwrap().a[[0, 0]] = 1e5;
+        large.save(dir.path(), Dtype::F16).unwrap_err();
+        assert_eq!(Adapter::load(dir.path()).unwrap().modules, adapter.modules);
+        // The weights cannot take their place, as if their writer had been killed.
+        let weights = dir.path().join(ADAPTER_WEIGHTS_FILE);
+        std::fs::remove_file(&weights).unwrap();
+        std::fs::create_dir(&weights).unwrap();
+        adapter.save(dir.path(), Dtype::F32).unwrap_err();
+        for file in [ADAPTER_CONFIG_FILE, sst_artefact::MANIFEST_FILE] {
+            assert!(!dir.path().join(file).exists(), "{file}");
+        }
     }
 
     #[test]

@@ -6,17 +6,23 @@
 
 mod pickle;
 
+use crate::config::common_rank;
 use crate::peft::{Pair, pair_up};
 use crate::{Adapter, Dtype, Error, LoraConfig, ModulePath};
 use ndarray::Array2;
-use pickle::SavedTensor;
+use pickle::{Element, SavedTensor};
 use serde::Serialize;
 use sst_artefact::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::rc::Rc;
 use zip::ZipArchive;
+
+/// Numbers that may be made of each byte of a file, in storages and tensors together: tensors that lie apart make one, of
+/// f16. The rest is room for tensors that share numbers, but not for a small file of so many that they fill the memory.
+const NUMBERS_PER_BYTE: u64 = 4;
 
 /// What the file of an adapter does not say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,14 +71,7 @@ fn read(file: impl Read + Seek, settings: &PtImport) -> Result<Adapter, Error> {
 
 /// Ranks as they are, and target modules by name where every layer has all of them.
 fn configuration(pairs: &[Pair], settings: &PtImport) -> LoraConfig {
-    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-    for (_, a, _) in pairs {
-        *counts.entry(a.nrows()).or_default() += 1;
-    }
-    let r = counts
-        .iter()
-        .max_by_key(|(rank, count)| (**count, **rank))
-        .map_or(1, |(rank, _)| *rank);
+    let r = common_rank(pairs.iter().map(|(_, a, _)| a.nrows()));
     let paths = || pairs.iter().map(|(path, _, _)| path);
     let names: BTreeSet<&str> = paths().map(ModulePath::name).collect();
     let layers: BTreeSet<Option<u64>> = paths().map(ModulePath::layer).collect();
@@ -90,7 +89,9 @@ fn configuration(pairs: &[Pair], settings: &PtImport) -> LoraConfig {
     }
 }
 
-fn read_pairs(file: impl Read + Seek) -> Result<Vec<Pair>, Error> {
+fn read_pairs(mut file: impl Read + Seek) -> Result<Vec<Pair>, Error> {
+    let length = file.seek(SeekFrom::End(0));
+    let length = length.map_err(|e| torch("the archive", e.to_string()))?;
     let mut archive = ZipArchive::new(file).map_err(|e| torch("the archive", e.to_string()))?;
     let suffix = "/data.pkl";
     let found: Vec<String> = archive
@@ -110,10 +111,71 @@ fn read_pairs(file: impl Read + Seek) -> Result<Vec<Pair>, Error> {
         return Err(torch(&byte_order, "only little-endian files are supported"));
     }
     let pickle = entry(&mut archive, &format!("{prefix}{suffix}"))?;
-    pair_up(pickle::read_tensors(&pickle)?, |name, tensor| {
-        let bytes = entry(&mut archive, &format!("{prefix}/data/{}", tensor.storage))?;
-        matrix(name, &tensor, &tensor.element.decode(&bytes))
+    let tensors = pickle::read_tensors(&pickle)?;
+    let mut storages = Storages::new(&tensors, length);
+    pair_up(tensors, |name, tensor| {
+        let storage = storages.of(&tensor, |storage| {
+            entry(&mut archive, &format!("{prefix}/data/{storage}"))
+        })?;
+        let matrix = matrix(name, &tensor, &storage)?;
+        storages.count(matrix.len())?;
+        Ok(matrix)
     })
+}
+
+/// The numbers of the storages, each read once and kept while a tensor that views it is to come.
+struct Storages {
+    /// Tensors to come.
+    views: BTreeMap<(Rc<str>, Element), usize>,
+    open: BTreeMap<(Rc<str>, Element), Rc<Vec<f32>>>,
+    /// Numbers that may still be read.
+    left: u64,
+}
+
+impl Storages {
+    /// For the tensors of a file of so many bytes.
+    fn new(tensors: &[(Rc<str>, SavedTensor)], length: u64) -> Self {
+        let mut views: BTreeMap<(Rc<str>, Element), usize> = BTreeMap::new();
+        for (_, tensor) in tensors {
+            *views.entry((Rc::clone(&tensor.storage), tensor.element)).or_default() += 1;
+        }
+        Self {
+            views,
+            open: BTreeMap::new(),
+            left: length.saturating_mul(NUMBERS_PER_BYTE),
+        }
+    }
+
+    /// What the next tensor views; `read` gives the bytes of the storage of a name.
+    fn of(
+        &mut self,
+        tensor: &SavedTensor,
+        read: impl FnOnce(&str) -> Result<Vec<u8>, Error>,
+    ) -> Result<Rc<Vec<f32>>, Error> {
+        let key = (Rc::clone(&tensor.storage), tensor.element);
+        let numbers = match self.open.remove(&key) {
+            Some(numbers) => numbers,
+            None => {
+                let numbers = tensor.element.decode(&read(&tensor.storage)?);
+                self.count(numbers.len())?;
+                Rc::new(numbers)
+            }
+        };
+        let views = self.views.entry(key.clone()).or_default();
+        *views = views.saturating_sub(1);
+        if *views > 0 {
+            self.open.insert(key, Rc::clone(&numbers));
+        }
+        Ok(numbers)
+    }
+
+    /// Refuses more numbers than the file can hold.
+    fn count(&mut self, numbers: usize) -> Result<(), Error> {
+        let too_many = "holds tensors of more numbers than a file of its size: save each as a copy, `tensor.clone()`";
+        let left = self.left.checked_sub(numbers as u64);
+        self.left = left.ok_or_else(|| torch("the archive", too_many))?;
+        Ok(())
+    }
 }
 
 fn entry<R: Read + Seek>(archive: &mut ZipArchive<R>, name: &str) -> Result<Vec<u8>, Error> {
@@ -317,6 +379,39 @@ mod tests {
             message.contains("layers.0.self_attn.q_proj.lora_A holds NaN"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn tensors_may_share_a_storage_but_not_fill_the_memory_with_it() {
+        let view = |name: usize, entries: usize| {
+            let tensor = SavedTensor {
+                storage: "0".into(),
+                element: Element::F32,
+                offset: 0,
+                shape: vec![1, entries],
+                strides: vec![entries, 1],
+            };
+            (Rc::<str>::from(name.to_string()), tensor)
+        };
+        let read_all = |tensors: &[(Rc<str>, SavedTensor)], length: u64| -> Result<usize, Error> {
+            let (mut storages, mut reads) = (Storages::new(tensors, length), 0);
+            for (name, tensor) in tensors {
+                let storage = storages.of(tensor, |_| {
+                    reads += 1;
+                    Ok(vec![0; 400])
+                })?;
+                storages.count(matrix(name, tensor, &storage)?.len())?;
+            }
+            assert!(storages.open.is_empty());
+            Ok(reads)
+        };
+        // One tensor after the other in one storage of a hundred numbers, read once.
+        let parts: Vec<_> = (0..50).map(|i| view(i, 2)).collect();
+        assert_eq!(read_all(&parts, 500).unwrap(), 1);
+        // All of it over and over.
+        let copies: Vec<_> = (0..50).map(|i| view(i, 100)).collect();
+        let message = read_all(&copies, 500).unwrap_err().to_string();
+        assert!(message.contains("more numbers than a file of its size"), "{message}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Write to a temporary file in the same folder, then rename.
+//! Write to a temporary file in the same folder, then rename: a process may be killed at any time.
 
 use crate::Error;
 use serde::Serialize;
@@ -9,9 +9,12 @@ use std::path::Path;
 /// How the names of temporary files begin.
 const TEMPORARY: &str = ".writing-";
 
-/// Writes `path` through `fill`, so that the file either holds all of it or keeps its earlier content.
+/// Writes `path` through `fill`, so that the file either holds all of it or keeps its earlier content, whenever this process
+/// fails or is killed.
 ///
-/// The parent folder is created. The temporary file lives beside the target and goes on any error.
+/// The parent folder is created. The temporary file lives beside the target and goes on any error; [`remove_unfinished`] removes
+/// those of killed processes. Nothing is forced to the disk, which would be slow for many artefacts: after a power cut, what was
+/// written last may be incomplete.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be made, the disk is full, or `fill` fails.

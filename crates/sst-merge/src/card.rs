@@ -32,7 +32,10 @@ pub(crate) fn card(merged: &Merged, record: &MergeRecord, manifest: &Manifest) -
 
     text.push_str("## Recipe\n\n| setting | value |\n| --- | --- |\n");
     for (setting, value) in record.recipe.as_object().into_iter().flatten() {
-        push(&mut text, format_args!("| {setting} | {} |", plain(value)));
+        push(
+            &mut text,
+            format_args!("| {} | {} |", cell(setting), cell(&plain(value))),
+        );
     }
     if !record.command.is_empty() {
         push(&mut text, format_args!("\n```sh\n{}\n```", record.command));
@@ -42,7 +45,12 @@ pub(crate) fn card(merged: &Merged, record: &MergeRecord, manifest: &Manifest) -
     for (role, input) in &record.inputs {
         push(
             &mut text,
-            format_args!("| {role} | {} | `{}` |", input.path.display(), input.sha256),
+            format_args!(
+                "| {} | {} | `{}` |",
+                cell(role),
+                cell(&input.path.display().to_string()),
+                input.sha256
+            ),
         );
     }
 
@@ -147,6 +155,11 @@ fn measures(d: &Diagnostics) -> Vec<(&'static str, String)> {
         ));
     }
     rows
+}
+
+/// A text that stays in its cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 /// A JSON value without the quotes of a string.

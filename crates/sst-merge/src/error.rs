@@ -1,5 +1,6 @@
 //! Errors of merging; each names the setting, the adapter or the tensor at fault.
 
+use sst_adapter::ModulePath;
 use sst_subspace::Sides;
 
 /// A merge could not be configured, computed or written.
@@ -103,6 +104,14 @@ pub enum Error {
         /// The module's path.
         module: String,
     },
+    /// What alignment changed in a module is not finite.
+    #[error(
+        "module {module} holds NaN or infinity in the models that alignment is read from: give models that are whole"
+    )]
+    AlignmentNotFinite {
+        /// The module's path.
+        module: String,
+    },
     /// A covariance of another size than the module's input.
     #[error("module {module} has {expected} inputs, but its covariance is of {got}")]
     StatisticsShape {
@@ -118,16 +127,6 @@ pub enum Error {
     SingularStatistics {
         /// The first module that reads these inputs.
         module: String,
-    },
-    /// A decomposition that did not converge.
-    #[error("{op} of shape {shape:?}: {reason}")]
-    Decomposition {
-        /// The operation.
-        op: &'static str,
-        /// The matrix's shape.
-        shape: [usize; 2],
-        /// What the solver says.
-        reason: String,
     },
     /// Statistics and a Kronecker basis, which each settle the directions.
     #[error("strategy {strategy} takes its directions from statistics or from a Kronecker basis: give one of them")]
@@ -200,4 +199,14 @@ pub enum Error {
     /// An error of a strategy defined elsewhere.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Names the module in an error of the algebra on its change, which knows of none.
+    pub(crate) fn in_module(path: &ModulePath) -> impl FnOnce(Error) -> Error {
+        move |error| match error {
+            Error::Adapter(source) => Error::Adapter(sst_adapter::Error::in_module(path)(source)),
+            other => other,
+        }
+    }
 }

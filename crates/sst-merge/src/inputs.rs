@@ -118,11 +118,12 @@ impl<'a> MergeInputs<'a> {
         Self { control_seed, ..self }
     }
 
-    /// Checks that all adapters have the same modules, shapes and scales, and that the basis belongs to them.
+    /// Checks that all adapters have the same modules, shapes and scales, that base models are the same where they are named,
+    /// and that the basis belongs to the adapters.
     ///
     /// # Errors
-    /// [`Error::NoUtility`]; [`Error::Adapter`] naming the tensor and both shapes, or the target only one has;
-    /// [`Error::Weights`], as weights belong to strategies in delta.
+    /// [`Error::NoUtility`]; [`Error::BaseModelsDiffer`]; [`Error::Adapter`] naming the tensor and both shapes, or the target
+    /// only one has; [`Error::Weights`], as weights belong to strategies in delta.
     pub fn check(&self) -> Result<(), Error> {
         if self.weights.is_some() {
             let reason = "strategies on the entries of A and B take no weights per module".to_owned();
@@ -133,9 +134,7 @@ impl<'a> MergeInputs<'a> {
 
     /// [`MergeInputs::check`] for strategies on the entries of A and B that do take weights.
     pub(crate) fn check_layout(&self) -> Result<(), Error> {
-        if self.utilities.is_empty() {
-            return Err(Error::NoUtility);
-        }
+        self.check_bases()?;
         for (i, utility) in self.utilities.iter().enumerate() {
             utility.ensure_same_layout(self.safety, (&self.name(i), "the safety adapter"))?;
         }
@@ -154,25 +153,11 @@ impl<'a> MergeInputs<'a> {
     /// [`Error::NoUtility`], [`Error::Adapter`] naming the module and both shapes, [`Error::BaseModelsDiffer`],
     /// [`Error::Weights`].
     pub fn check_delta(&self) -> Result<(), Error> {
-        if self.utilities.is_empty() {
-            return Err(Error::NoUtility);
-        }
+        self.check_bases()?;
         let adapters: Vec<&Adapter> = self.adapters().collect();
         for (i, left) in adapters.iter().enumerate() {
             for (j, right) in adapters.iter().enumerate().skip(i + 1) {
-                let (left_name, right_name) = (self.name(i), self.name(j));
-                left.ensure_same_shapes(right, (&left_name, &right_name))?;
-                let bases = [left, right].map(|adapter| adapter.config.base_model_name_or_path.clone());
-                if let [Some(left_base), Some(right_base)] = bases
-                    && left_base != right_base
-                {
-                    return Err(Error::BaseModelsDiffer {
-                        left: left_name,
-                        left_base,
-                        right: right_name,
-                        right_base,
-                    });
-                }
+                left.ensure_same_shapes(right, (&self.name(i), &self.name(j)))?;
             }
         }
         if let Some(given) = self.weights.and_then(ModuleWeights::adapters)
@@ -182,6 +167,27 @@ impl<'a> MergeInputs<'a> {
             return Err(Error::Weights { reason });
         }
         Ok(())
+    }
+
+    /// Checks that there is a utility adapter, and that the adapters which name their base model name the same one.
+    fn check_bases(&self) -> Result<(), Error> {
+        if self.utilities.is_empty() {
+            return Err(Error::NoUtility);
+        }
+        let named = self.adapters().enumerate().filter_map(|(i, adapter)| {
+            let base = adapter.config.base_model_name_or_path.as_ref()?;
+            Some((i, base))
+        });
+        let named: Vec<(usize, &String)> = named.collect();
+        match named.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+            None => Ok(()),
+            Some(pair) => Err(Error::BaseModelsDiffer {
+                left: self.name(pair[0].0),
+                left_base: pair[0].1.clone(),
+                right: self.name(pair[1].0),
+                right_base: pair[1].1.clone(),
+            }),
+        }
     }
 
     /// The utility adapters, then the safety adapter.

@@ -67,9 +67,10 @@ pub use sst_adapter::{
     Adapter, Dtype, Error as AdapterError, LoraConfig, LoraModule, LowRank, LowRankSvd, ModulePath, ParamLayout,
     ParamSlot, TargetModules,
 };
-pub use sst_artefact::{Input, Manifest};
+pub use sst_artefact::{Input, Manifest, ParseError};
 pub use sst_subspace::{
-    Basis, DiagonalFisher, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, KroneckerBasis,
-    KroneckerFactors, KroneckerFisher, PhiBasis, Projection, Quantile, RATIO_EPS, RandomControl, SampleBasis,
-    SampleDirections, Selection, Sides, Spectrum, gevp,
+    Basis, DiagonalFisher, Direction, ESTIMATOR_RIDGE, Error as SubspaceError, Estimator, FisherMeta, Frame,
+    KroneckerBasis, KroneckerDirections, KroneckerFactors, KroneckerFisher, KroneckerPair, Labels, PhiBasis,
+    Projection, Quantile, RATIO_EPS, RandomControl, SampleBasis, SampleDirections, Selection, Sides, Spectrum,
+    TokenWeighting, gevp,
 };

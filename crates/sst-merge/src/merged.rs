@@ -21,6 +21,7 @@ pub struct Merged {
 /// What norms and cosines are taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Space {
     /// The entries of A and B.
     #[default]
@@ -31,6 +32,7 @@ pub enum Space {
 
 /// The rank of a merge, and what was lost by cutting it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OutputRank {
     /// Largest rank of any module.
     pub rank_max: usize,
@@ -134,8 +136,8 @@ impl Merged {
     /// With a `rank` every module is cut to it, by the best approximation. A module that `merged` lacks is a zero change.
     ///
     /// # Errors
-    /// [`Error::NoUtility`]; [`Error::Adapter`] for no module at all, or naming the module whose shape is not the inputs'
-    /// or whose entries are not finite.
+    /// [`Error::NoUtility`]; [`Error::Adapter`] for no module at all, or naming the module that has two shapes among the
+    /// inputs and `merged`, factors that do not fit each other, or entries that are not finite.
     pub fn from_low_rank(
         inputs: &MergeInputs<'_>,
         mut merged: BTreeMap<ModulePath, LowRank>,
@@ -178,6 +180,32 @@ impl Merged {
         };
         Ok(Self { adapter, diagnostics })
     }
+
+    /// As [`Merged::from_low_rank`], of changes that are cut already; the relative error reported is that of their cuts.
+    pub(crate) fn from_cut(inputs: &MergeInputs<'_>, cuts: BTreeMap<ModulePath, Cut>) -> Result<Self, Error> {
+        let (mut before, mut lost) = (0.0, 0.0);
+        for Cut { square, error, .. } in cuts.values() {
+            before += square;
+            lost += error.powi(2) * square;
+        }
+        let changes = cuts.into_iter().map(|(path, cut)| (path, cut.change)).collect();
+        let mut merged = Self::from_low_rank(inputs, changes, None)?;
+        if let Some(output) = &mut merged.diagnostics.output {
+            output.relative_error = if before > 0.0 { (lost / before).sqrt() } else { 0.0 };
+        }
+        Ok(merged)
+    }
+}
+
+/// A module's change, cut to a rank before it was rounded.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// What is left.
+    pub change: LowRank,
+    /// ||M||_F^2 of the module before the cut.
+    pub square: f64,
+    /// Relative Frobenius error of the cut.
+    pub error: f64,
 }
 
 /// Entries of phi that are summed at a time.
@@ -280,15 +308,8 @@ impl Part {
         let Some(shape) = shape else {
             unreachable!("every path is some adapter's or the merge's");
         };
-        if let Some(change) = &change
-            && change.shape() != shape
-        {
-            return Err(Error::Adapter(sst_adapter::Error::Shape {
-                op: "merge",
-                tensor: path.to_string(),
-                expected: shape.to_vec(),
-                got: change.shape().to_vec(),
-            }));
+        for part in utilities.iter().chain(&safety).chain(&change) {
+            ensure_fits(&path, part, shape)?;
         }
         let zero = LowRank::zero(shape);
         let share = 1.0 / count as f64;
@@ -300,7 +321,7 @@ impl Part {
         let mut cut_off = None;
         let change = match (change, rank) {
             (Some(m), Some(rank)) => {
-                let (small, error) = m.compress(rank)?;
+                let (small, error) = m.compress(rank).map_err(sst_adapter::Error::in_module(&path))?;
                 let energy = m.norm().powi(2);
                 cut_off = Some((energy, error.powi(2) * energy));
                 Some(small)
@@ -325,6 +346,24 @@ impl Part {
             lost,
         })
     }
+}
+
+/// Refuses a change of another shape than the module's, or whose factors do not fit each other.
+fn ensure_fits(path: &ModulePath, change: &LowRank, shape: [usize; 2]) -> Result<(), Error> {
+    let ((d_out, inner), (rank, d_in)) = (change.b.dim(), change.a.dim());
+    let (tensor, expected, got) = if [d_out, d_in] != shape {
+        (path.to_string(), shape, [d_out, d_in])
+    } else if inner != rank {
+        (format!("b of {path}"), [d_out, rank], [d_out, inner])
+    } else {
+        return Ok(());
+    };
+    Err(Error::Adapter(sst_adapter::Error::Shape {
+        op: "merge",
+        tensor,
+        expected: expected.to_vec(),
+        got: got.to_vec(),
+    }))
 }
 
 /// Inner products over phi, summed in f64.

@@ -244,6 +244,19 @@ fn check_weight(strategy: &'static str, setting: &'static str, value: f64) -> Re
     })
 }
 
+/// Refuses NaN, infinity and what is below 0.
+fn check_not_negative(strategy: &'static str, setting: &'static str, value: f64) -> Result<(), Error> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        strategy,
+        setting,
+        value,
+        reason: "must be finite and not negative",
+    })
+}
+
 /// Refuses what is no share in [0, 1].
 fn check_share(strategy: &'static str, setting: &'static str, value: f64) -> Result<(), Error> {
     if (0.0..=1.0).contains(&value) {

@@ -24,6 +24,9 @@ pub struct MergeRecord {
 
 /// Writes a PEFT folder with `manifest.json` and `README.md`; the same merge and record give the same bytes.
 ///
+/// The manifest comes last, and an earlier one goes before anything is written, so that a folder that has one is whole. It
+/// may be the folder of an adapter that was merged: that is in memory by now.
+///
 /// # Errors
 /// [`Error::Adapter`] for an entry that the dtype cannot hold, [`Error::Artefact`] for a file that cannot be written.
 pub fn write_merged(folder: &Path, merged: &Merged, record: &MergeRecord) -> Result<(), Error> {
@@ -77,11 +80,13 @@ mod tests {
         .unwrap();
         let merged = strategy.merge(&MergeInputs::new(&[u], &s).with_basis(&basis)).unwrap();
         let input = Input {
-            path: "adapters/u".into(),
+            path: "adapters/u|v".into(),
             sha256: "ab12".into(),
         };
+        let mut recipe = strategy.config();
+        recipe["match"] = "q_proj|v_proj".into();
         let record = MergeRecord {
-            recipe: strategy.config(),
+            recipe,
             inputs: BTreeMap::from([("utility".to_owned(), input)]),
             command: "sst merge --strategy v2".into(),
             dtype: Dtype::F32,
@@ -94,6 +99,12 @@ mod tests {
             let read = |dir: &tempfile::TempDir| std::fs::read(dir.path().join(&name)).unwrap();
             assert_eq!(read(&one), read(&two), "{name:?}");
         }
+        // Where the card cannot be written, the manifest of the merge before does not stay beside the new weights.
+        let readme = two.path().join("README.md");
+        std::fs::remove_file(&readme).unwrap();
+        std::fs::create_dir(&readme).unwrap();
+        write_merged(two.path(), &merged, &record).unwrap_err();
+        assert!(!two.path().join(sst_artefact::MANIFEST_FILE).exists());
         assert_eq!(Adapter::load(one.path()).unwrap().to_flat(), [1.0, 2.0, 3.0, 2.0, 2.5]);
         let manifest = Manifest::read(one.path()).unwrap();
         assert_eq!(manifest.config["k"], 2);
@@ -103,7 +114,8 @@ mod tests {
         let readme = std::fs::read_to_string(one.path().join("README.md")).unwrap();
         for word in [
             "base_model: \"some/base\"",
-            "ab12",
+            "| utility | adapters/u\\|v | `ab12` |",
+            "| match | q_proj\\|v_proj |",
             "sst merge --strategy v2",
             "74.55 %",
             "eigenvalues",

@@ -328,6 +328,17 @@ fn what_does_not_fit_together_is_named() {
         format!("{tensor} is [3, 5] in the utility adapter but [4, 5] in the safety adapter")
     );
 
+    let of_base = |base: &str, adapter: &Adapter| {
+        let mut adapter = adapter.clone();
+        adapter.config.base_model_name_or_path = Some(base.to_owned());
+        adapter
+    };
+    let (one, other) = (of_base("some/base", &rank_3), of_base("another/base", &rank_3));
+    assert_eq!(
+        attempt(&[one], &other, None).to_string(),
+        "the utility adapter is of base model `some/base`, the safety adapter of `another/base`"
+    );
+
     wide.lora_alpha = 6.0;
     let louder = Adapter::from_pairs(wide, [pair(3)]).unwrap();
     let message = attempt(std::slice::from_ref(&rank_3), &louder, None).to_string();

@@ -338,6 +338,30 @@ fn what_does_not_fit_is_named() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("has shape [5, 7], expected [7, 5]"), "{text}");
+
+    // A strategy defined elsewhere may not have looked at the inputs.
+    let text = Merged::from_low_rank(&MergeInputs::new(&utilities, &wide), BTreeMap::new(), None)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(text, format!("merge: tensor {Q1} has shape [7, 6], expected [7, 5]"));
+    let thin = LowRank {
+        a: Array2::ones((2, 5)),
+        b: Array2::ones((7, 3)),
+    };
+    let merged = BTreeMap::from([(ModulePath::new(Q0), thin)]);
+    let text = Merged::from_low_rank(&MergeInputs::new(&utilities, &s), merged, None)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("has shape [7, 3], expected [7, 2]"), "{text}");
+    let huge = LowRank {
+        a: Array2::from_elem((2, 5), f32::INFINITY),
+        b: Array2::ones((7, 2)),
+    };
+    let merged = BTreeMap::from([(ModulePath::new(Q0), huge)]);
+    let text = Merged::from_low_rank(&MergeInputs::new(&utilities, &s), merged, Some(1))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(text, format!("module {Q0}: tensor a holds inf at flat index 0"));
 }
 
 #[test]

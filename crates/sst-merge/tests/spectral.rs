@@ -458,6 +458,16 @@ fn what_is_missing_or_does_not_fit_is_named() {
             message.contains("[26, 20]") && message.contains("[26, 26]"),
             "{message}"
         );
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut v = Array2::<f32>::ones((26, 20));
+            v[[3, 4]] = bad;
+            change.insert(ModulePath::new(Q), v);
+            let message = error(&json, plain.with_alignment(&change));
+            assert!(
+                message.contains(&format!("module {Q} holds NaN or infinity")),
+                "{message}"
+            );
+        }
         change.clear();
         let message = error(&json, plain.with_alignment(&change));
         assert!(message.contains("is not in the models"), "{message}");

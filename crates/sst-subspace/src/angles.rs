@@ -12,6 +12,7 @@ use std::f64::consts::FRAC_PI_2;
 
 /// Two subspaces compared.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct SubspaceAngles {
     /// Radians, ascending, as many as the smaller subspace has dimensions.
     pub angles: Vec<f64>,

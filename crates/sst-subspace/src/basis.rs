@@ -181,7 +181,7 @@ impl Basis {
     /// One line that names the file and the part at fault.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let file = BasisFile::read(folder, KIND)?;
-        let selection = file.selection()?;
+        let selection = file.selection();
         file.parse(|tensors| {
             let layout = tensors.metadata(LAYOUT_KEY)?;
             Self::new(
@@ -352,6 +352,11 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         let message = Basis::load(dir.path()).unwrap_err().to_string();
         assert!(message.contains(BASIS_FILE), "{message}");
+        // Where the next one cannot be written, the manifest of this one does not stand for its tensors.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        basis(7, 2).save(dir.path(), BTreeMap::new()).unwrap_err();
+        assert!(!dir.path().join(sst_artefact::MANIFEST_FILE).exists());
     }
 
     #[test]

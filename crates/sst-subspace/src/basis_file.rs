@@ -1,13 +1,14 @@
 //! The folder of a basis: `basis.safetensors` with JSON metadata, beside a manifest whose configuration is the
 //! [`Selection`].
 
+use crate::fisher::config_of;
 use crate::{Error, Selection};
 use ndarray::{Array2, ArrayView2};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sst_artefact::{Input, MANIFEST_FILE, Manifest, write_atomic};
+use sst_artefact::{Input, MANIFEST_FILE, Manifest, retire, write_atomic};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,7 @@ pub(crate) const LAYOUT_KEY: &str = "layout";
 /// A basis folder that was read, not yet understood.
 pub(crate) struct BasisFile {
     path: PathBuf,
-    manifest_path: PathBuf,
-    manifest: Manifest,
+    selection: Selection,
     bytes: Vec<u8>,
 }
 
@@ -35,25 +35,16 @@ pub(crate) struct Tensors<'a> {
 impl BasisFile {
     /// Reads manifest and tensors; the manifest must be of that kind.
     pub fn read(folder: &Path, kind: &str) -> Result<Self, Error> {
-        let (manifest, manifest_path) = (Manifest::read(folder)?, folder.join(MANIFEST_FILE));
-        if manifest.kind != kind {
-            let error = Error::content("kind", format!("is `{}`, expected `{kind}`", manifest.kind));
-            return Err(Error::in_file(&manifest_path)(error));
-        }
+        let manifest = Manifest::read(folder)?;
+        let selection = config_of(&manifest, kind).map_err(Error::in_file(&folder.join(MANIFEST_FILE)))?;
         let path = folder.join(BASIS_FILE);
         let bytes = std::fs::read(&path).map_err(sst_artefact::Error::io("read", &path))?;
-        Ok(Self {
-            path,
-            manifest_path,
-            manifest,
-            bytes,
-        })
+        Ok(Self { path, selection, bytes })
     }
 
     /// How the directions were chosen.
-    pub fn selection(&self) -> Result<Selection, Error> {
-        serde_json::from_value(self.manifest.config.clone())
-            .map_err(|e| Error::in_file(&self.manifest_path)(Error::content("config", e.to_string())))
+    pub fn selection(&self) -> Selection {
+        self.selection.clone()
     }
 
     /// Builds a basis of the tensors; an error names the file.
@@ -153,7 +144,7 @@ impl BasisWriter {
             .push((name.into(), Dtype::F64, vec![m.nrows(), m.ncols()], bytes));
     }
 
-    /// Writes the tensors, then the manifest.
+    /// Writes the tensors, then the manifest; that of an earlier basis goes before.
     pub fn write(
         self,
         folder: &Path,
@@ -168,6 +159,7 @@ impl BasisWriter {
             .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         let file = safetensors::serialize(views, Some(self.metadata))?;
+        retire(folder, &[])?;
         write_atomic(&folder.join(BASIS_FILE), |w| w.write_all(&file))?;
         let mut manifest = Manifest::new(kind, selection);
         manifest.inputs = inputs;

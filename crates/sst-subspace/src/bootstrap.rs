@@ -36,6 +36,7 @@ pub struct BootstrapConfig {
 
 /// Overlaps of resampled subspaces with that of the full data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Stability {
     /// One per round, in [0, 1].
     pub overlaps: Vec<f64>,

@@ -1,24 +1,22 @@
-//! Orthogonal decompositions of dense matrices, through the crate `faer`.
-//!
-//! Columns are brought to length 1 first: a span does not depend on the lengths, and rounding then does not either.
+//! Orthonormal bases and spectra of dense matrices.
 
 use crate::Error;
-use faer::{Mat, MatRef, Side};
 use ndarray::{Array2, ArrayView2};
+use sst_adapter::decompose;
 
 /// Eigenvalues ascending and orthonormal eigenvectors as columns, `[n, n]`; finite, symmetric input is the caller's duty.
-pub(crate) fn symmetric_eigen(m: &Array2<f64>) -> Result<(Vec<f64>, Array2<f64>), Error> {
-    let eigen = matrix(m.view()).self_adjoint_eigen(Side::Lower).map_err(failed)?;
-    let values = eigen.S().column_vector().iter().copied().collect();
-    Ok((values, array(eigen.U())))
+pub(crate) fn symmetric_eigen(m: ArrayView2<f64>) -> Result<(Vec<f64>, Array2<f64>), Error> {
+    decompose::symmetric_eigen(m).ok_or_else(no_convergence)
 }
 
 /// Singular values, descending.
 pub(crate) fn singular_values(m: ArrayView2<f64>) -> Result<Vec<f64>, Error> {
-    matrix(m).singular_values().map_err(failed)
+    decompose::singular_values(m).ok_or_else(no_convergence)
 }
 
 /// An orthonormal basis of the span of the columns, `[n, k]`; its first j columns span the first j of `x`.
+///
+/// Columns are brought to length 1 first: a span does not depend on the lengths, and rounding then does not either.
 ///
 /// # Errors
 /// [`Error::RankDeficient`] when the columns are dependent to rounding, a column is 0 or an entry is not finite.
@@ -41,35 +39,26 @@ pub(crate) fn orthonormal(name: &str, x: ArrayView2<f64>) -> Result<Array2<f64>,
         }
         column.mapv_inplace(|x| x / length);
     }
-    let qr = matrix(unit.view()).qr();
+    let (q, r) = decompose::thin_qr(unit.view());
     // The columns of R have length 1, so its singular values are those of unit vectors.
-    let r = qr.thin_R().singular_values().map_err(failed)?;
+    let r = singular_values(r.view())?;
     match (r.first(), r.last()) {
-        (Some(largest), Some(smallest)) if *smallest > n as f64 * f64::EPSILON * largest => {
-            Ok(array(qr.compute_thin_Q().as_ref()))
-        }
+        (Some(largest), Some(smallest)) if *smallest > n as f64 * f64::EPSILON * largest => Ok(q),
         _ => Err(dependent()),
     }
 }
 
-fn matrix(m: ArrayView2<f64>) -> Mat<f64> {
-    Mat::from_fn(m.nrows(), m.ncols(), |i, j| m[[i, j]])
-}
-
-fn array(m: MatRef<f64>) -> Array2<f64> {
-    Array2::from_shape_fn((m.nrows(), m.ncols()), |(i, j)| m[(i, j)])
-}
-
-fn failed(reason: impl std::fmt::Debug) -> Error {
+fn no_convergence() -> Error {
     Error::Solver {
         solver: "faer",
-        reason: format!("{reason:?}"),
+        reason: "the decomposition does not converge".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gevp::{DenseSolver, FaerSolver};
     use ndarray::array;
 
     #[test]
@@ -86,6 +75,28 @@ mod tests {
             let gap = &x - &q.dot(&q.t().dot(&x));
             assert!(gap.dot(&gap).sqrt() <= 1e-15 * x.dot(&x).sqrt(), "{k}");
         }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        // Large enough for faer to share the work out.
+        let n = 400;
+        let wave = |rows: usize, cols: usize| {
+            Array2::from_shape_fn((rows, cols), |(i, j)| (((i * cols + j) as f64).powf(1.3) * 0.9).sin())
+        };
+        let (wide, thin) = (wave(n, n), wave(5000, 20));
+        let symmetric = 0.5 * (&wide + &wide.t());
+        let positive = wide.dot(&wide.t()) + Array2::<f64>::eye(n);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let pencil = FaerSolver.solve(&symmetric, &positive).unwrap();
+                let span = orthonormal("thin", thin.view()).unwrap();
+                let values = singular_values(wide.view()).unwrap();
+                (symmetric_eigen(symmetric.view()).unwrap(), pencil, span, values)
+            })
+        };
+        assert!(run(1) == run(3));
     }
 
     #[test]

@@ -184,7 +184,7 @@ pub enum Error {
         lower: f64,
     },
     /// F_u + eps I has no Cholesky factor, or is singular to rounding.
-    #[error("gevp: F_u + eps I is not positive definite to rounding: raise eps")]
+    #[error("gevp: F_u + eps I is not positive definite to rounding: raise the ridge or eps")]
     NotPositiveDefinite,
     /// An error of the named module.
     #[error("module {module}: {source}")]

@@ -29,7 +29,6 @@ pub(crate) use meta::{Difference, check_setting, difference};
 
 use crate::Error;
 use sst_artefact::{MANIFEST_FILE, Manifest};
-use std::io;
 use std::path::Path;
 
 /// Name of the tensors inside the folder of a diagonal or Kronecker-factored Fisher.
@@ -94,20 +93,4 @@ pub(crate) fn config_of<T: serde::de::DeserializeOwned>(manifest: &Manifest, kin
         return Err(Error::content("kind", reason));
     }
     serde_json::from_value(manifest.config.clone()).map_err(|e| Error::content("config", e.to_string()))
-}
-
-/// Takes the manifest and files of an earlier artefact out of a folder that is about to be written.
-///
-/// Without a manifest no reader mistakes a mixture of old and new files for an artefact.
-pub(crate) fn retire(folder: &Path, files: &[&str]) -> Result<(), Error> {
-    for name in [MANIFEST_FILE].iter().chain(files) {
-        let path = folder.join(name);
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(sst_artefact::Error::io("remove", &path)(e).into());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

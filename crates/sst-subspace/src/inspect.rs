@@ -19,6 +19,7 @@ use std::path::Path;
 
 /// An artefact in a few numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// What made it, from what, with which settings.
     pub manifest: Manifest,
@@ -41,6 +42,7 @@ pub enum Contents {
 
 /// How far a shard is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ShardProgress {
     /// Its place in the run.
     pub shard: Shard,
@@ -114,7 +116,7 @@ mod tests {
                 samples: 6,
                 ..FisherMeta::new(Estimator::Kron, "response", 0)
             },
-            shard: Shard { index: 2, of: 3 },
+            shard: Shard::new(2, 3).unwrap(),
             batches_done: 1,
             batches: 4,
             total_samples: 30,
@@ -129,7 +131,7 @@ mod tests {
         assert!(matches!(contents("fisher"), Some(Contents::Fisher(f)) if f.parameters == 51));
         assert!(matches!(contents("basis"), Some(Contents::Basis(b)) if b.k == 1));
         let progress = ShardProgress {
-            shard: Shard { index: 2, of: 3 },
+            shard: Shard::new(2, 3).unwrap(),
             batches_done: 1,
             batches: 4,
             samples: 6,

@@ -153,7 +153,7 @@ impl KroneckerBasis {
     /// One line that names the file and the part at fault.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let file = BasisFile::read(folder, KIND)?;
-        let selection = file.selection()?;
+        let selection = file.selection();
         file.parse(|tensors| {
             let frame = |name: String| {
                 Ok::<_, Error>(Frame {
@@ -166,16 +166,16 @@ impl KroneckerBasis {
                 let output = format!("{module}.output");
                 let values = tensors.f64s(&format!("{module}.values"))?;
                 let pairs = tensors.u64s(&format!("{module}.pairs"))?;
-                let chosen = pairs
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .zip(values)
-                    .map(|(pair, value)| Direction {
-                        output: pair[0] as usize,
-                        input: pair[1] as usize,
-                        value,
-                    });
+                if pairs.len() != 2 * values.len() {
+                    let reason = format!("has {} indices for {} values", pairs.len(), values.len());
+                    return Err(Error::content(format!("{module}.pairs"), reason));
+                }
+                let pairs = pairs.as_chunks::<2>().0.iter();
+                let chosen = pairs.zip(values).map(|(pair, value)| Direction {
+                    output: pair[0] as usize,
+                    input: pair[1] as usize,
+                    value,
+                });
                 let directions = KroneckerDirections {
                     chosen: chosen.collect(),
                     input: frame(format!("{module}.input"))?,
@@ -449,5 +449,57 @@ mod tests {
         own.chosen[0].value = f64::NAN;
         let bad = KroneckerBasis::new(BTreeMap::from([(path, own)]), Selection::Random { seed: 0 });
         assert!(bad.unwrap_err().to_string().contains("layers.0.q_proj: values"));
+    }
+
+    #[test]
+    fn directions_that_no_solver_gives_are_refused() {
+        let basis = basis(14);
+        let (path, good) = basis.modules().iter().next().unwrap();
+        assert!(good.chosen.len() > 1, "the test needs two directions");
+        let message = |change: &dyn Fn(&mut KroneckerDirections)| {
+            let mut own = good.clone();
+            change(&mut own);
+            let modules = BTreeMap::from([(path.clone(), own)]);
+            let bad = KroneckerBasis::new(modules, Selection::Random { seed: 0 });
+            bad.unwrap_err().to_string()
+        };
+        let twice = message(&|own| {
+            let first = own.chosen[0];
+            own.chosen.insert(0, first);
+        });
+        assert!(twice.ends_with("directions: name a pair of vectors twice"), "{twice}");
+        let unused = message(&|own| own.chosen.truncate(1));
+        assert!(unused.contains("vectors that no direction uses"), "{unused}");
+        let nan = message(&|own| own.input.duals[[1, 0]] = f64::NAN);
+        assert!(nan.ends_with("input: vectors or duals are not finite"), "{nan}");
+    }
+
+    #[test]
+    fn a_file_with_more_pairs_than_values_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        basis(9).save(dir.path(), BTreeMap::new()).unwrap();
+        let path = dir.path().join(BASIS_FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let cut = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+            let (shape, data) = match name.ends_with(".values") {
+                true => (vec![view.shape()[0] - 1], view.data()[8..].to_vec()),
+                false => (view.shape().to_vec(), view.data().to_vec()),
+            };
+            (name.to_owned(), view.dtype(), shape, data)
+        };
+        let tensors: Vec<_> = file.iter().map(cut).collect();
+        let views = tensors.iter().map(|(name, dtype, shape, data)| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap();
+            (name, view)
+        });
+        let changed = safetensors::serialize(views, header.metadata().clone()).unwrap();
+        std::fs::write(&path, changed).unwrap();
+        let message = KroneckerBasis::load(dir.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(BASIS_FILE) && message.contains("indices for"),
+            "{message}"
+        );
     }
 }

@@ -1,12 +1,14 @@
 //! Which rows of the global basis project a tensor.
 
 use serde::{Deserialize, Serialize};
+use sst_artefact::ParseError;
 use std::fmt;
 use std::str::FromStr;
 
 /// How the global index set of a [`Basis`](crate::Basis) is applied to the tensors of phi.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Projection {
     /// Each tensor uses its own slice of the basis: entry i of phi is kept when i is in the index set.
     #[default]
@@ -27,15 +29,17 @@ impl fmt::Display for Projection {
 }
 
 impl FromStr for Projection {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "aligned" => Ok(Projection::Aligned),
             "prefix" => Ok(Projection::Prefix),
-            _ => Err(format!("unknown projection `{name}`: expected aligned or prefix")),
+            _ => Err(ParseError::new(format!(
+                "unknown projection `{name}`: expected aligned or prefix"
+            ))),
         }
     }
 }

@@ -10,7 +10,7 @@ mod made_up;
 mod samples;
 mod sums;
 
-use crate::{Error, Estimator, FisherMeta, FisherShard};
+use crate::{Error, Estimator, FisherMeta, FisherShard, Shard};
 use sst_artefact::Input;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ fn one_run(mut shards: Vec<FisherShard>) -> Result<Vec<FisherShard>, Error> {
     let none = || Error::ShardSet {
         reason: "there is no shard to reduce".to_owned(),
     };
-    shards.sort_by_key(|shard| shard.meta.shard.index);
+    shards.sort_by_key(|shard| shard.meta.shard.index());
     let (first, rest) = shards.split_first().ok_or_else(none)?;
     for other in rest {
         if let Some(found) = first.meta.run_difference(&other.meta)? {
@@ -75,10 +75,9 @@ fn one_run(mut shards: Vec<FisherShard>) -> Result<Vec<FisherShard>, Error> {
             return Err(Error::ShardSet { reason });
         }
     }
-    let of = first.meta.shard.of;
-    let missing = |index: &usize| shards.iter().all(|shard| shard.meta.shard.index != *index);
-    if let Some(index) = (1..=of).find(missing) {
-        let reason = format!("shard {index}/{of} is missing: run it, or give its folder");
+    let missing = |wanted: &Shard| shards.iter().all(|shard| shard.meta.shard != *wanted);
+    if let Some(shard) = Shard::all(first.meta.shard.of()).find(missing) {
+        let reason = format!("shard {shard} is missing: run it, or give its folder");
         return Err(Error::ShardSet { reason });
     }
     if let Some(shard) = shards.iter().find(|shard| !shard.is_complete()) {
@@ -124,7 +123,7 @@ fn inputs(shards: &[FisherShard]) -> Result<BTreeMap<String, Input>, Error> {
 mod tests {
     use super::made_up::{A, O, Q, diagonal, draw, kron, meta, samples, write};
     use super::*;
-    use crate::{MEAN_FILE, Shard};
+    use crate::MEAN_FILE;
     use ndarray::Array2;
     use serde_json::{Value, json};
     use sst_adapter::Dtype;
@@ -267,7 +266,7 @@ mod tests {
             (
                 Estimator::Diag,
                 vec![("third/x", one.clone())],
-                "third/x: the sums are not those of a diagonal estimate",
+                "shard: third/x: the sums are not those of a diagonal estimate",
             ),
             (
                 Estimator::Diag,
@@ -282,7 +281,7 @@ mod tests {
             (
                 Estimator::Kron,
                 kron_sums(&one, &(&one * 0.0), 1),
-                "A.weight/layers.0.q_proj: is 0: no token counted",
+                "shard: A.weight/layers.0.q_proj: adds up to 0 over all shards: no token counted",
             ),
             (
                 Estimator::Kron,
@@ -297,7 +296,7 @@ mod tests {
             (
                 Estimator::Kron,
                 kron_sums(&one, &one, 2),
-                "G/lm_head: belongs to no layer",
+                "shard: G/lm_head: belongs to no layer",
             ),
         ] {
             let message = refusal(estimator, &sums);

@@ -219,7 +219,7 @@ impl SampleBasis {
     /// One line that names the file and the part at fault.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let file = BasisFile::read(folder, KIND)?;
-        let selection = file.selection()?;
+        let selection = file.selection();
         file.parse(|tensors| {
             let layout: ParamLayout = tensors.metadata(LAYOUT_KEY)?;
             let mut modules = BTreeMap::new();

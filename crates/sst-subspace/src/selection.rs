@@ -66,6 +66,7 @@ impl Selection {
 
 /// What a random subspace of the same size keeps of the same vector.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RandomControl {
     /// Seed of the draw.
     pub seed: u64,

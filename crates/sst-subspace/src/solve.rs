@@ -47,6 +47,7 @@ pub struct SubspaceConfig {
 /// A problem whose settings fit the Fishers; it serialises to the settings that count.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum SubspaceProblem {
     /// Of diagonals.
     Ratios {

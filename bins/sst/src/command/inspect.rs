@@ -198,7 +198,7 @@ fn against_text(alike: &Alike) -> String {
             }
             text
         }
-        Alike::Bases(SubspaceAngles { angles, overlap }) => {
+        Alike::Bases(SubspaceAngles { angles, overlap, .. }) => {
             let degrees: Vec<String> = angles.iter().map(|x| format!("{:.1}", x.to_degrees())).collect();
             format!(
                 "Overlap {overlap:.4}; principal angles in degrees: {}",

@@ -8,9 +8,10 @@
 //! M is read in blocks of rows, so f64 copies of it are never whole.
 
 use super::LowRank;
-use super::matrix::{add_product, check_finite, f64s, qr};
+use super::matrix::{add_product, check_finite, f64s};
 use super::svd::of_product;
 use crate::Error;
+use crate::decompose::qr;
 use faer::{Mat, MatRef};
 use ndarray::{ArrayView2, s};
 use rand::RngExt;
@@ -35,7 +36,7 @@ impl LowRank {
     pub fn from_dense(dense: ArrayView2<f32>, rank: usize) -> Result<(LowRank, f64), Error> {
         check_finite("dense change of weight", dense)?;
         let (d_out, d_in) = dense.dim();
-        let width = (rank + OVERSAMPLING).min(d_out).min(d_in);
+        let width = rank.saturating_add(OVERSAMPLING).min(d_out).min(d_in);
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         let mut q = orthonormal(times(dense, gaussian(d_in, width, &mut rng).as_ref()));
         for _ in 0..ROUNDS {
@@ -166,7 +167,7 @@ mod tests {
             b: random(600, 6, 5),
         };
         let dense = change.dense();
-        for rank in [6, 9, 70, 1000] {
+        for rank in [6, 9, 70, usize::MAX] {
             let (found, error) = LowRank::from_dense(dense.view(), rank).unwrap();
             assert!(found.rank() <= rank.min(70));
             // The dense matrix is rounded to f32, which leaves some of it outside rank 6.

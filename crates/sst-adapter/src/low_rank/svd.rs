@@ -5,8 +5,9 @@
 //! Frobenius norm (Eckart & Young 1936), and what it misses is sqrt(sum_{i > k} s_i^2).
 
 use super::LowRank;
-use super::matrix::{array, f64s, product, qr, thin_svd};
+use super::matrix::{f64s, product};
 use crate::Error;
+use crate::decompose::{array, qr, svd_of};
 use faer::MatRef;
 use ndarray::{Array1, Array2, s};
 
@@ -84,7 +85,7 @@ pub(super) fn of_product(b: MatRef<f64>, a: MatRef<f64>) -> Result<LowRankSvd, E
     }
     let ((q_b, r_b), (q_a, r_a)) = (qr(b.to_owned()), qr(a.transpose().to_owned()));
     let core = product(r_b.as_ref(), r_a.transpose()); // [min(d_out, r), min(d_in, r)]
-    let (u, s, v) = thin_svd(core.as_ref()).ok_or(Error::Decomposition {
+    let (u, s, v) = svd_of(core.as_ref()).ok_or(Error::Decomposition {
         op: "singular value decomposition of a low-rank change",
         shape: [d_out, d_in],
     })?;

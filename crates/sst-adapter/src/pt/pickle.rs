@@ -10,8 +10,11 @@ use half::{bf16, f16};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// Dimensions of a tensor at most; a LoRA factor has two, a convolution's four.
+const MAX_DIMENSIONS: usize = 8;
+
 /// Number type of a storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Element {
     F64,
     F32,
@@ -51,7 +54,7 @@ pub(super) struct SavedTensor {
 }
 
 /// The named tensors of a pickled dictionary, or of the only dictionary that it holds, in the file's order.
-pub(super) fn read_tensors(pickle: &[u8]) -> Result<Vec<(String, SavedTensor)>, Error> {
+pub(super) fn read_tensors(pickle: &[u8]) -> Result<Vec<(Rc<str>, SavedTensor)>, Error> {
     let mut machine = Machine {
         bytes: pickle,
         ..Machine::default()
@@ -221,7 +224,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The tensors of the dictionary `top`, or of the only dictionary in it.
-    fn tensors(&self, top: Value) -> Result<Vec<(String, SavedTensor)>, Error> {
+    fn tensors(&self, top: Value) -> Result<Vec<(Rc<str>, SavedTensor)>, Error> {
         let Value::Dict(mut dict) = top else {
             return self.refuse(format!(
                 "the file holds {}, expected a dictionary of tensors",
@@ -234,7 +237,7 @@ impl<'a> Machine<'a> {
         let entries = self.dicts[dict].iter();
         entries
             .map(|(key, value)| match (key, value) {
-                (Value::Text(name), Value::Tensor(tensor)) => Ok((name.to_string(), self.tensors[*tensor].clone())),
+                (Value::Text(name), Value::Tensor(tensor)) => Ok((Rc::clone(name), self.tensors[*tensor].clone())),
                 (Value::Text(name), other) => {
                     self.refuse(format!("entry `{name}` is {}, expected a tensor", other.kind()))
                 }
@@ -386,8 +389,15 @@ impl<'a> Machine<'a> {
     }
 
     fn sizes(&self, value: &Value) -> Result<Vec<usize>, Error> {
-        let sizes = self.tuple(value)?.iter();
+        let sizes = self.tuple(value)?;
+        if sizes.len() > MAX_DIMENSIONS {
+            return self.refuse(format!(
+                "a tensor has {} dimensions, more than {MAX_DIMENSIONS}",
+                sizes.len()
+            ));
+        }
         sizes
+            .iter()
             .map(|size| match size {
                 Value::Int(size) => self.size(*size),
                 other => self.refuse(format!("{} stands where a size belongs", other.kind())),
@@ -538,7 +548,7 @@ mod tests {
             ("BFloat16Storage", Element::Bf16),
         ] {
             let (name, tensor) = (text("a"), tensor(storage));
-            let want = [("a".to_owned(), saved(element))];
+            let want = [(Rc::<str>::from("a"), saved(element))];
             let plain = program(&[b"}", &name, &tensor, b"s."]);
             assert_eq!(read_tensors(&plain).unwrap(), want);
             let ordered = program(&[b"ccollections\nOrderedDict\n)R(", &name, &tensor, b"u}b."]);
@@ -642,8 +652,14 @@ mod tests {
         }
         let at = tensor.windows(4).position(|w| w == b"K\x01K\x02").unwrap();
         let below = [&tensor[..at], b"\x8a\x01\xff", &tensor[at + 2..]].concat();
-        let message = message(&[b"}", &name, &below, b"s."]);
+        let refusal = |tensor: &[u8]| message(&[b"}", &name, tensor, b"s."]);
+        let message = refusal(&below);
         assert!(message.contains("-1 stands where a size belongs"), "{message}");
+        // The shape is [2, 3] no more, but [1, 1, 1, 1, 1, 1, 1, 1, 1].
+        let shape = tensor.windows(5).position(|w| w == b"K\x02K\x03\x86").unwrap();
+        let long = [&tensor[..shape], b"(", &b"K\x01".repeat(9), b"t", &tensor[shape + 5..]].concat();
+        let message = refusal(&long);
+        assert!(message.contains("9 dimensions, more than 8"), "{message}");
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub enum AlignmentProjection {
 
 /// How well U keeps to the alignment subspace, and where it was changed for not doing so.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AlignmentReport {
     /// Modules that were projected or merged.
     pub changed: usize,
@@ -99,6 +100,10 @@ impl Alignment {
                         });
                     }
                     let (b, norm) = gram_times(v.view(), utility.b.view()); // V V^T b
+                    if !norm.is_finite() {
+                        let module = path.to_string();
+                        return Err(Error::AlignmentNotFinite { module });
+                    }
                     (norm > 0.0).then(|| with_outputs(&utility, b / norm))
                 }
             };

@@ -23,7 +23,8 @@ pub(super) use consensus::Consensus;
 pub(super) use prune::{Keep, Prune, Rescale, Rule};
 
 use super::parts::by_module;
-use crate::{Counter, Error, MergeInputs, Merged, OutputRank};
+use crate::merged::Cut;
+use crate::{Counter, Error, MergeInputs, Merged};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use sst_adapter::{Adapter, LoraModule, LowRank, ModulePath};
@@ -111,9 +112,9 @@ impl Elementwise {
             })?;
             return Merged::from_low_rank(inputs, pairs, self.rank);
         }
-        let parts = by_module(inputs, |path| {
+        let cuts = by_module(inputs, |path| {
             let dense = tensor(path, Side::Delta);
-            let norm = dense.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let square = dense.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
             let ranks = adapters
                 .iter()
                 .filter_map(|a| a.modules.get(path))
@@ -121,18 +122,9 @@ impl Elementwise {
             let rank = self.rank.unwrap_or_else(|| ranks.sum());
             let rank = rank.min(dense.nrows()).min(dense.ncols());
             let (change, error) = LowRank::from_dense(dense.view(), rank)?;
-            Ok((change, norm, error.powi(2) * norm))
+            Ok(Cut { change, square, error })
         })?;
-        let norm: f64 = parts.values().map(|(_, norm, _)| norm).sum();
-        let cut_off: f64 = parts.values().map(|(_, _, cut_off)| cut_off).sum();
-        let rank_max = parts.values().map(|(change, ..)| change.rank()).max().unwrap_or(0);
-        let changes = parts.into_iter().map(|(path, (change, ..))| (path, change)).collect();
-        let mut merged = Merged::from_low_rank(inputs, changes, None)?;
-        merged.diagnostics.output = Some(OutputRank {
-            rank_max,
-            relative_error: if norm > 0.0 { (cut_off / norm).sqrt() } else { 0.0 },
-        });
-        Ok(merged)
+        Merged::from_cut(inputs, cuts)
     }
 
     /// One merged tensor of one module.

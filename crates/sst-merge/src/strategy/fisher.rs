@@ -17,7 +17,7 @@
 //! A Gaussian per entry of A and B says nothing about their product: a LoRA is as well described by (A / c, c B), which
 //! has the same change and another mean.
 
-use super::{MergeStrategy, check_weight};
+use super::{MergeStrategy, check_not_negative};
 use crate::{Error, MergeInputs, Merged};
 use serde::{Deserialize, Serialize};
 use sst_subspace::DiagonalFisher;
@@ -52,15 +52,7 @@ impl FisherMergingConfig {
     /// # Errors
     /// [`Error::Setting`] for a floor that is NaN, infinite or negative.
     pub fn check(self) -> Result<FisherMerging, Error> {
-        check_weight(NAME, "floor", self.floor)?;
-        if self.floor < 0.0 {
-            return Err(Error::Setting {
-                strategy: NAME,
-                setting: "floor",
-                value: self.floor,
-                reason: "must not be negative",
-            });
-        }
+        check_not_negative(NAME, "floor", self.floor)?;
         Ok(FisherMerging { config: self })
     }
 }

@@ -1,14 +1,14 @@
-//! Dense algebra of the spectral methods: products, numerical rank, polar factors.
+//! Dense algebra of the spectral methods: products, numerical rank, polar factors, Cholesky factors.
 //!
 //! The polar factor of X = P S Q^T is P Q^T, the matrix with orthonormal columns that is nearest to X in the Frobenius norm
 //! (the orthogonal Procrustes problem, Schönemann 1966). Where X has singular values 0 it is not unique; then the partial
 //! isometry of the others is taken, which any order of the columns leaves the same.
 
-use crate::Error;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, get_global_parallelism};
+use faer::linalg::solvers::Llt;
+use faer::{Accum, Mat, MatRef, Par, Side, get_global_parallelism};
 use ndarray::{Array1, Array2, ArrayView2, s};
-use sst_adapter::LowRank;
+use sst_adapter::{Error, LowRank, decompose};
 
 /// Singular values below this share of the largest are rounding: factors are stored as f32.
 const RANK_TOLERANCE: f64 = 8.0 * f32::EPSILON as f64;
@@ -23,20 +23,27 @@ pub(super) fn rank_above(s: &Array1<f64>, size: f64) -> usize {
     s.iter().take_while(|s| **s > RANK_TOLERANCE * size).count()
 }
 
+/// The Cholesky factor of a symmetric matrix; none of one that is not positive definite to rounding.
+pub(super) fn cholesky(m: ArrayView2<f64>) -> Option<Llt<f64>> {
+    let factor = in_place(m, |m| m.llt(Side::Lower)).ok()?;
+    let l = factor.L();
+    // L_ii^2 is what is left of m_ii beside the rows before it: at rounding, nothing.
+    let floor = m.nrows() as f64 * f64::EPSILON;
+    let regular = (0..m.nrows()).all(|i| l[(i, i)].powi(2) > floor * m[[i, i]]);
+    regular.then_some(factor)
+}
+
 /// The polar factor, of the same shape.
 pub(super) fn polar(x: ArrayView2<f64>) -> Result<Array2<f64>, Error> {
     if x.is_empty() {
         return Ok(Array2::zeros(x.dim()));
     }
-    let svd = matrix(x).thin_svd().map_err(|reason| Error::Decomposition {
+    let svd = decompose::thin_svd(x).ok_or(Error::Decomposition {
         op: "polar factor",
-        shape: [x.nrows(), x.ncols()],
-        reason: format!("{reason:?}"),
+        shape: x.dim().into(),
     })?;
-    let values: Array1<f64> = svd.S().column_vector().iter().copied().collect();
-    let k = numerical_rank(&values);
-    let (u, v) = (svd.U().subcols(0, k), svd.V().subcols(0, k));
-    Ok(array(product(u, v.transpose()).as_ref()))
+    let k = numerical_rank(&svd.s.into());
+    Ok(times_f64(svd.u.slice(s![.., ..k]), svd.v.slice(s![.., ..k]).t()))
 }
 
 /// u diag(s) vt as a low-rank change, |s| split evenly over both factors; s may be negative.
@@ -79,14 +86,8 @@ pub(super) fn gram_times(x: ArrayView2<f32>, y: ArrayView2<f32>) -> (Array2<f64>
     for rows in blocks() {
         let (x, y) = (f64s(x.slice(s![rows.clone(), ..])), f64s(y.slice(s![rows, ..])));
         square += x.squared_norm_l2();
-        matmul(
-            inner.as_mut(),
-            Accum::Add,
-            x.transpose(),
-            y.as_ref(),
-            1.0,
-            get_global_parallelism(),
-        );
+        let threads = threads(&inner);
+        matmul(inner.as_mut(), Accum::Add, x.transpose(), y.as_ref(), 1.0, threads);
     }
     let mut out = Array2::zeros((x.nrows(), y.ncols()));
     for rows in blocks() {
@@ -98,8 +99,18 @@ pub(super) fn gram_times(x: ArrayView2<f32>, y: ArrayView2<f32>) -> (Array2<f64>
 
 fn product(x: MatRef<f64>, y: MatRef<f64>) -> Mat<f64> {
     let mut out = Mat::zeros(x.nrows(), y.ncols());
-    matmul(out.as_mut(), Accum::Replace, x, y, 1.0, get_global_parallelism());
+    let threads = threads(&out);
+    matmul(out.as_mut(), Accum::Replace, x, y, 1.0, threads);
     out
+}
+
+/// All of them; one for a row or a column, whose parts faer would add up thread by thread, which changes the rounding.
+fn threads(out: &Mat<f64>) -> Par {
+    if out.nrows() == 1 || out.ncols() == 1 {
+        Par::Seq
+    } else {
+        get_global_parallelism()
+    }
 }
 
 fn f64s(m: ArrayView2<f32>) -> Mat<f64> {
@@ -142,6 +153,19 @@ mod tests {
             Array2::<f64>::zeros((3, 2))
         );
         assert_eq!(polar(Array2::zeros((3, 0)).view()).unwrap().dim(), (3, 0));
+    }
+
+    #[test]
+    fn what_is_singular_to_rounding_has_no_cholesky_factor() {
+        // The square of 1 / sqrt(2) is 1 / 2 but for rounding.
+        let singular = array![[2.0, 1.0], [1.0, 0.5]];
+        assert!(cholesky(singular.view()).is_none());
+        assert!(cholesky(array![[1.0, 0.0], [0.0, f64::NAN]].view()).is_none());
+        let regular = array![[2.0, 1.0], [1.0, 0.5 + 1e-9]];
+        let factor = cholesky(regular.view()).unwrap();
+        let l = array(factor.L());
+        let gap = &l.dot(&l.t()) - &regular;
+        assert!(gap.iter().all(|x| x.abs() <= 1e-15), "{gap}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) fn shape(inputs: &MergeInputs<'_>, path: &ModulePath) -> [usize; 2] {
     module.map_or([0, 0], |module| [module.b.nrows(), module.a.ncols()])
 }
 
-/// `merge` of every module, side by side; of several errors the first in model order.
+/// `merge` of every module, side by side; of several errors the first in model order, with the module's name.
 pub(super) fn by_module<T: Send>(
     inputs: &MergeInputs<'_>,
     merge: impl Fn(&ModulePath) -> Result<T, Error> + Sync,
@@ -62,7 +62,7 @@ pub(super) fn by_module<T: Send>(
     let merged: Vec<Result<(ModulePath, T), Error>> = paths
         .into_par_iter()
         .map(|path| {
-            let merged = merge(&path)?;
+            let merged = merge(&path).map_err(Error::in_module(&path))?;
             Ok((path, merged))
         })
         .collect();

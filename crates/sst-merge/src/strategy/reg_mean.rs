@@ -21,11 +21,10 @@
 //!
 //! Memory: three matrices `[d_in, d_in]` of f64.
 
-use super::matrix::{array, in_place, matrix, times_f64};
+use super::matrix::{array, cholesky, matrix, times_f64};
 use super::parts::{Part, parts, shape};
-use super::{MergeStrategy, Needs, check_rank, check_share, check_weight};
+use super::{MergeStrategy, Needs, check_not_negative, check_rank, check_share};
 use crate::{Error, MergeInputs, Merged, Statistics};
-use faer::Side;
 use faer::linalg::solvers::Solve;
 use ndarray::{Array2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
@@ -65,15 +64,7 @@ impl RegMeanConfig {
     /// [`Error::Setting`] for an alpha outside [0, 1], a ridge that is NaN, infinite or negative, or rank 0.
     pub fn check(self) -> Result<RegMean, Error> {
         check_share(NAME, "alpha", self.alpha)?;
-        check_weight(NAME, "ridge", self.ridge)?;
-        if self.ridge < 0.0 {
-            return Err(Error::Setting {
-                strategy: NAME,
-                setting: "ridge",
-                value: self.ridge,
-                reason: "must not be negative",
-            });
-        }
+        check_not_negative(NAME, "ridge", self.ridge)?;
         check_rank(NAME, self.rank)?;
         Ok(RegMean { config: self })
     }
@@ -162,7 +153,7 @@ impl RegMean {
             module: first.to_string(),
         };
         let sum = sum.ok_or_else(singular)?;
-        let factor = in_place(sum.view(), |sum| sum.llt(Side::Lower)).map_err(|_| singular())?;
+        let factor = cholesky(sum.view()).ok_or_else(singular)?;
         drop(sum);
         let solved = modules.into_iter().zip(rows).map(|((path, parts), rows)| {
             let views: Vec<_> = rows.iter().map(|rows| rows.view()).collect();

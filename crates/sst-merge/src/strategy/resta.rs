@@ -21,6 +21,7 @@
 
 use super::parts::{Part, by_module, parts, shape, utility_and_safety};
 use super::{MergeStrategy, check_rank, check_share, check_weight};
+use crate::merged::Cut;
 use crate::{Counter, Error, MergeInputs, Merged};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -109,25 +110,18 @@ impl Resta {
     }
 
     fn dropped(&self, inputs: &MergeInputs<'_>) -> Result<Merged, Error> {
-        let parts = by_module(inputs, |path| {
+        let cuts = by_module(inputs, |path| {
             let parts = parts(inputs, path);
             let rank = self
                 .config
                 .rank
                 .unwrap_or(parts.iter().map(|part| part.change.rank()).sum());
             let dense = self.dense(inputs, path, &parts);
-            let energy: f64 = dense.iter().map(|x| f64::from(*x).powi(2)).sum();
+            let square = dense.iter().map(|x| f64::from(*x).powi(2)).sum();
             let (change, error) = LowRank::from_dense(dense.view(), rank)?;
-            Ok((change, energy, energy * error.powi(2)))
+            Ok(Cut { change, square, error })
         })?;
-        let sum = |of: fn(&(LowRank, f64, f64)) -> f64| parts.values().map(of).sum::<f64>();
-        let (energy, lost) = (sum(|part| part.1), sum(|part| part.2));
-        let changes = parts.into_iter().map(|(path, (change, ..))| (path, change)).collect();
-        let mut merged = Merged::from_low_rank(inputs, changes, None)?;
-        if let Some(output) = &mut merged.diagnostics.output {
-            output.relative_error = if energy > 0.0 { (lost / energy).sqrt() } else { 0.0 };
-        }
-        Ok(merged)
+        Merged::from_cut(inputs, cuts)
     }
 
     /// DARE_p(U) + gamma S of one module, `[d_out, d_in]`.

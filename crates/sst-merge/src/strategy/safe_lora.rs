@@ -16,7 +16,8 @@ use super::alignment::{Alignment, AlignmentProjection, AlignmentReport, cosines}
 use super::{MergeStrategy, Needs, check_weight};
 use crate::{Error, MergeInputs, Merged};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use sst_adapter::ModulePath;
+use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "safelora";
 
@@ -27,7 +28,7 @@ const NAME: &str = "safelora";
 pub enum Select {
     /// Those of a cosine up to this.
     Threshold(f64),
-    /// So many, those of the smallest cosines.
+    /// So many, those of the smallest cosines; of equal cosines the first in model order.
     Count(usize),
 }
 
@@ -96,11 +97,10 @@ impl MergeStrategy for SafeLora {
         } = self.config;
         let aligned = alignment.project(NAME, inputs, projection)?;
         let cosines = cosines(&aligned);
-        let threshold = self.threshold(cosines.values().copied().collect());
+        let leaving = self.leaving(&cosines);
         let (mut merged, mut changed) = (BTreeMap::new(), 0);
         for (path, module) in aligned {
-            let leaves = module.cosine.is_some_and(|cosine| cosine <= threshold);
-            let projected = module.projected.filter(|_| leaves);
+            let projected = module.projected.filter(|_| leaving.contains(&path));
             changed += usize::from(projected.is_some());
             merged.insert(path, projected.unwrap_or(module.utility));
         }
@@ -111,16 +111,17 @@ impl MergeStrategy for SafeLora {
 }
 
 impl SafeLora {
-    /// The largest cosine that is projected.
-    fn threshold(&self, mut cosines: Vec<f64>) -> f64 {
+    /// The modules that leave the alignment subspace too far, and are projected.
+    fn leaving(&self, cosines: &BTreeMap<ModulePath, f64>) -> BTreeSet<ModulePath> {
+        let mut modules: Vec<(&ModulePath, f64)> = cosines.iter().map(|(path, cosine)| (path, *cosine)).collect();
         match self.config.select {
-            Select::Threshold(threshold) => threshold,
+            Select::Threshold(threshold) => modules.retain(|(_, cosine)| *cosine <= threshold),
             Select::Count(count) => {
-                cosines.sort_by(f64::total_cmp);
-                let last = count.min(cosines.len()).checked_sub(1);
-                last.map_or(f64::NEG_INFINITY, |last| cosines[last])
+                modules.sort_by(|x, y| x.1.total_cmp(&y.1)); // stable
+                modules.truncate(count);
             }
         }
+        modules.into_iter().map(|(path, _)| path.clone()).collect()
     }
 }
 
@@ -130,19 +131,23 @@ mod tests {
 
     #[test]
     fn a_count_takes_the_smallest_cosines() {
-        let threshold = |select, cosines: &[f64]| {
+        let leaving = |select, cosines: &[f64]| -> Vec<String> {
             let config = SafeLoraConfig {
                 select,
                 ..SafeLoraConfig::default()
             };
-            config.check().unwrap().threshold(cosines.to_vec())
+            let paths = (0..cosines.len()).map(|layer| ModulePath::new(format!("layers.{layer}.q_proj")));
+            let cosines = paths.zip(cosines.iter().copied()).collect();
+            let leaving = config.check().unwrap().leaving(&cosines);
+            leaving.iter().map(|path| path.as_str()[7..8].to_owned()).collect()
         };
-        let cosines = [0.3, -0.2, 0.9];
-        assert_eq!(threshold(Select::Threshold(0.4), &cosines), 0.4);
-        assert_eq!(threshold(Select::Count(2), &cosines), 0.3);
-        assert_eq!(threshold(Select::Count(7), &cosines), 0.9);
-        assert_eq!(threshold(Select::Count(0), &cosines), f64::NEG_INFINITY);
-        assert_eq!(threshold(Select::Count(2), &[]), f64::NEG_INFINITY);
+        let cosines = [0.3, -0.2, 0.9, 0.3];
+        assert_eq!(leaving(Select::Threshold(0.4), &cosines), ["0", "1", "3"]);
+        assert_eq!(leaving(Select::Count(1), &cosines), ["1"]);
+        // Of two that leave it as far, no more than were asked for.
+        assert_eq!(leaving(Select::Count(2), &cosines), ["0", "1"]);
+        assert_eq!(leaving(Select::Count(7), &cosines).len(), 4);
+        assert!(leaving(Select::Count(0), &cosines).is_empty() && leaving(Select::Count(2), &[]).is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@
 //! | `rank` | none | rank of the output |
 
 use super::parts::by_module;
-use super::{MergeStrategy, check_rank};
+use super::{MergeStrategy, check_rank, check_share};
 use crate::{Error, MergeInputs, Merged};
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
@@ -79,14 +79,7 @@ impl SlerpConfig {
     /// # Errors
     /// [`Error::Setting`] for a t outside [0, 1] or a rank of 0.
     pub fn check(self) -> Result<Slerp, Error> {
-        if !(0.0..=1.0).contains(&self.t) {
-            return Err(Error::Setting {
-                strategy: NAME,
-                setting: "t",
-                value: self.t,
-                reason: "must lie in [0, 1]",
-            });
-        }
+        check_share(NAME, "t", self.t)?;
         check_rank(NAME, self.rank)?;
         Ok(Slerp { config: self })
     }

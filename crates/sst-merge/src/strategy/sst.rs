@@ -35,7 +35,7 @@
 //! | `delta` | difference | T = S; `safety`: T = U + S |
 //! | `ridge` | 1e-2 | eps relative to the mean eigenvalue of A_u, and of G_u |
 //! | `rank` | r_u + r_s | cut every module to this rank |
-//! | `spectrum` | d_in <= 1024 | report sigma where the merge itself needs no eigenproblem |
+//! | `spectrum` | d_in <= 1024 | report sigma where the merge needs no eigenproblem; by default where it can be had |
 //!
 //! Only the utility side has a ridge: where neither task has evidence M stays U, and the pencil is that of the safety
 //! subspace. Several utility adapters count as their mean, and so do their factors. Weights of the adapters are those of
@@ -56,12 +56,13 @@ mod solver;
 pub use report::{CurvePoint, Sigma, SstModule, SstReport, Tradeoff};
 pub use settings::{GammaOverride, SafetyDelta, Weighting};
 
-use super::{MergeStrategy, Needs, check_k, check_rank};
-use crate::{Error, MergeInputs, Merged, OutputRank};
+use super::{MergeStrategy, Needs, check_k, check_not_negative, check_rank};
+use crate::merged::Cut;
+use crate::{Error, MergeInputs, Merged};
 use change::{Change, Thin};
 use report::{MULTIPLES, ReportBuilder};
 use serde::{Deserialize, Serialize};
-use settings::{Gammas, check_not_negative};
+use settings::Gammas;
 use solver::Solver;
 use sst_adapter::{LowRank, ModulePath};
 use sst_subspace::Sides;
@@ -89,12 +90,13 @@ pub struct SstConfig {
     /// Rank of every module of the merge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
-    /// Whether to solve eigenproblems for the report alone; where d_in is at most [`SPECTRUM_UP_TO`] when absent.
+    /// Whether to solve eigenproblems for the report alone; where d_in is at most [`SPECTRUM_UP_TO`] when absent. A pencil
+    /// without a solution, as without a ridge where A_u is singular, is then left out of the report; asked for, it is an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<bool>,
 }
 
-/// Inputs up to this width have their spectrum reported unless told otherwise.
+/// Inputs up to this width have their spectrum reported, where it can be solved for, unless told otherwise.
 pub const SPECTRUM_UP_TO: usize = 1024;
 
 impl Default for SstConfig {
@@ -119,7 +121,7 @@ impl SstConfig {
     /// [`Error::Setting`] for a gamma or ridge that is NaN, infinite or negative, k = 0 or rank = 0, or `gammas` beside
     /// `hard`, which has none; [`Error::Weights`] for an entry of `gammas` that names no module.
     pub fn check(self) -> Result<Sst, Error> {
-        check_not_negative("ridge", self.ridge)?;
+        check_not_negative(NAME, "ridge", self.ridge)?;
         check_rank(NAME, self.rank)?;
         if let Weighting::Hard { k } = self.weighting {
             check_k(NAME, k)?;
@@ -196,9 +198,10 @@ impl MergeStrategy for Sst {
         let modules = inputs.modules();
         let mut solver = Solver::new(&self.config, inputs, &modules)?;
         let mut report = ReportBuilder::new(self.config.sides);
-        let (mut merged, mut energy, mut lost) = (BTreeMap::new(), 0.0, 0.0);
+        let mut cuts = BTreeMap::new();
         for path in modules {
-            let Ends { utility, safety, gamma } = self.ends(inputs, &path)?;
+            let ends = self.ends(inputs, &path).map_err(Error::in_module(&path))?;
+            let Ends { utility, safety, gamma } = ends;
             let filter = solver.filter(&path, utility.shape(), gamma)?;
             let rank = self.config.rank.unwrap_or(utility.rank() + safety.rank());
             let (u, s) = (Thin::of(&utility), Thin::of(&safety));
@@ -212,17 +215,11 @@ impl MergeStrategy for Sst {
             let squares = (kept, s.square(None, None));
             report.add(path.clone(), gamma, squares, filter.sigma(), tradeoff, curve);
             let square = change.square();
-            let (small, error) = change.cut(rank)?;
-            energy += square;
-            lost += error.powi(2) * square;
-            merged.insert(path, small);
+            let (change, error) = change.cut(rank).map_err(Error::in_module(&path))?;
+            cuts.insert(path, Cut { change, square, error });
         }
-        let mut merged = Merged::from_low_rank(inputs, merged, None)?;
+        let mut merged = Merged::from_cut(inputs, cuts)?;
         let diagnostics = &mut merged.diagnostics;
-        diagnostics.output = diagnostics.output.map(|output| OutputRank {
-            relative_error: if energy > 0.0 { (lost / energy).sqrt() } else { 0.0 },
-            ..output
-        });
         solver.describe(diagnostics);
         let report = report.finish();
         diagnostics.retained_energy = report.retained_energy;

@@ -15,10 +15,11 @@
 //! | `projection` | aligned | `prefix` reproduces the study's code |
 
 use super::projected::{ProjectedSafety, combine};
-use super::{DEFAULT_K, MergeStrategy, Needs, check_k, check_weight};
+use super::{DEFAULT_K, MergeStrategy, Needs, check_k, check_share, check_weight};
 use crate::{Error, MergeInputs, Merged};
 use serde::{Deserialize, Serialize};
 use sst_adapter::{ModulePath, ParamLayout};
+use sst_artefact::ParseError;
 use sst_subspace::Projection;
 use std::str::FromStr;
 
@@ -56,13 +57,13 @@ fn default_residual() -> f64 {
 }
 
 impl FromStr for Mode {
-    type Err = String;
+    type Err = ParseError;
 
     /// The mode of that name with its default settings.
     ///
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "projected" => Ok(Mode::Projected),
             "residual" => Ok(Mode::Residual { r: DEFAULT_RESIDUAL }),
@@ -70,9 +71,9 @@ impl FromStr for Mode {
                 preset: Preset::default(),
             }),
             "direct" => Ok(Mode::Direct),
-            _ => Err(format!(
+            _ => Err(ParseError::new(format!(
                 "unknown mode `{name}`: expected projected, residual, layerwise or direct"
-            )),
+            ))),
         }
     }
 }
@@ -89,24 +90,24 @@ pub enum Preset {
     SafetyFirst,
     /// q, k 0.5; v 0.6; o 0.6; MLP 0.8: much projection, S is held back.
     UtilityFirst,
-    /// q, k 0.05; the rest 0.1.
+    /// q, k 0.05; v 0.1; o 0.1; MLP 0.1.
     Minimal,
 }
 
 impl FromStr for Preset {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "balanced" => Ok(Preset::Balanced),
             "safety_first" => Ok(Preset::SafetyFirst),
             "utility_first" => Ok(Preset::UtilityFirst),
             "minimal" => Ok(Preset::Minimal),
-            _ => Err(format!(
+            _ => Err(ParseError::new(format!(
                 "unknown preset `{name}`: expected balanced, safety_first, utility_first or minimal"
-            )),
+            ))),
         }
     }
 }
@@ -196,15 +197,8 @@ impl V2Config {
     pub fn check(self) -> Result<V2, Error> {
         check_k(NAME, self.k)?;
         check_weight(NAME, "weight", self.weight)?;
-        if let Mode::Residual { r } = self.mode
-            && !(0.0..=1.0).contains(&r)
-        {
-            return Err(Error::Setting {
-                strategy: NAME,
-                setting: "r",
-                value: r,
-                reason: "must lie in [0, 1]",
-            });
+        if let Mode::Residual { r } = self.mode {
+            check_share(NAME, "r", r)?;
         }
         Ok(V2 { config: self })
     }
@@ -324,7 +318,8 @@ mod tests {
     #[test]
     fn names_parse_to_defaults() {
         assert_eq!("residual".parse(), Ok(Mode::Residual { r: 0.7 }));
-        assert!("other".parse::<Mode>().unwrap_err().contains("layerwise"));
+        let message = "other".parse::<Mode>().unwrap_err().to_string();
+        assert!(message.contains("layerwise"), "{message}");
         for preset in [
             Preset::Balanced,
             Preset::SafetyFirst,

@@ -9,13 +9,13 @@
 //! share of entries that drown in it stays visible. A variance has the mean gradient E_i[g_i] in a file of its own:
 //! E_i[g_i^2] is variance + mean^2, and a mean far from zero shows that the adapter's training was not finished.
 
-use super::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, KIND, check_setting, read_meta_of, retire};
+use super::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, KIND, check_setting, read_meta_of};
 use crate::tensor_file::TensorFile;
 use crate::tensor_writer::{TensorSpec, write_tensors};
 use crate::{Error, Estimator, FisherMeta};
 use safetensors::Dtype;
 use sst_adapter::ParamLayout;
-use sst_artefact::{Input, Manifest};
+use sst_artefact::{Input, Manifest, retire};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -77,9 +77,12 @@ impl DiagonalFisher {
     ///
     /// # Errors
     /// [`Error::NoFisher`], [`Error::Layout`] when the layouts differ, [`Error::FisherMeta`] when the estimators,
-    /// protocols, ridges or labels do.
+    /// protocols, ridges or labels do; as [`DiagonalFisher::check`].
     pub fn mean(fishers: &[DiagonalFisher]) -> Result<Self, Error> {
         let (first, rest) = fishers.split_first().ok_or(Error::NoFisher)?;
+        for fisher in fishers {
+            fisher.check()?;
+        }
         let mut mean = first.clone();
         for (i, other) in rest.iter().enumerate() {
             first
@@ -283,6 +286,12 @@ mod tests {
             "{message}"
         );
         assert!(matches!(DiagonalFisher::mean(&[]), Err(Error::NoFisher)));
+        let mut short = fisher([0.0; 5]);
+        short.values.pop();
+        let message = DiagonalFisher::mean(&[fisher([0.0; 5]), short])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("got 4 values, expected 5"), "{message}");
         let narrow = ParamLayout::new([(B.to_owned(), 2, 1), (A.to_owned(), 1, 2)]).unwrap();
         let narrow = DiagonalFisher::new(narrow, vec![0.0; 4], meta()).unwrap();
         let message = DiagonalFisher::mean(&[fisher([0.0; 5]), narrow])

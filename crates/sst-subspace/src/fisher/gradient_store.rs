@@ -56,7 +56,8 @@ impl GradientStore {
     /// Lays out a file of zeros for `rows` gradients of every module of `layout`, over any unfinished one.
     ///
     /// # Errors
-    /// [`Error::Content`] for `f16`, in which small gradients vanish; a file that cannot be written.
+    /// [`Error::Content`] for `f16`, in which small gradients vanish, or a module without an entry; a file that cannot be
+    /// written.
     pub fn create(path: &Path, layout: &ParamLayout, rows: usize, dtype: Dtype) -> Result<Self, Error> {
         let stored = match dtype {
             Dtype::F32 => Stored::F32,
@@ -74,8 +75,12 @@ impl GradientStore {
     pub(crate) fn create_stored(path: &Path, layout: &ParamLayout, rows: usize, dtype: Stored) -> Result<Self, Error> {
         let slots: Vec<ParamSlot> = layout.clone().into();
         let json = serde_json::to_string(&slots).map_err(|e| Error::content(LAYOUT_KEY, e.to_string()))?;
+        let widths = widths(layout);
+        if let Some((module, _)) = widths.iter().find(|(_, width)| **width == 0) {
+            return Err(Error::content(module.as_str(), "has no entry to take gradients of"));
+        }
         let spec = |(module, width): (ModulePath, usize)| TensorSpec::new(module, dtype, [rows, width]);
-        let specs: Vec<TensorSpec> = widths(layout).into_iter().map(spec).collect();
+        let specs: Vec<TensorSpec> = widths.into_iter().map(spec).collect();
         let (header, _) = header(BTreeMap::from([(LAYOUT_KEY.to_owned(), json)]), &specs)?;
         let length = header.len() + specs.iter().map(TensorSpec::bytes).sum::<usize>();
         if let Some(parent) = path.parent() {
@@ -319,6 +324,10 @@ mod tests {
         let path = dir.path().join(GRADIENTS_FILE);
         let error = GradientStore::create(&path, &layout(), 2, Dtype::F16).unwrap_err();
         assert!(error.to_string().contains("f16"));
+        let empty = ParamLayout::new([(format!("{Q}.lora_A"), 0, 3), (format!("{Q}.lora_B"), 1, 0)]).unwrap();
+        let error = GradientStore::create(&path, &empty, 2, Dtype::F32).unwrap_err();
+        assert_eq!(error.to_string(), format!("{Q}: has no entry to take gradients of"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let mut store = GradientStore::create(&path, &layout(), 2, Dtype::Bf16).unwrap();
         let mut message = |name: &str, rows: &[usize], values: &[f32]| {
             store.write_rows(&name.into(), rows, values).unwrap_err().to_string()

@@ -8,14 +8,14 @@
 //! and the Fisher of vec(W) is approximated by G (x) A. Layers that read the same input (q, k, v; gate, up) share A, which
 //! is stored once, under the first of them.
 
-use super::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, KIND, MEAN_FILE, check_setting, read_meta_of, retire};
+use super::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, KIND, MEAN_FILE, check_setting, read_meta_of};
 use crate::tensor_file::TensorFile;
 use crate::tensor_writer::{TensorSpec, write_tensors};
 use crate::{Error, Estimator, FisherMeta};
 use ndarray::Array2;
 use safetensors::Dtype;
 use sst_adapter::ModulePath;
-use sst_artefact::{Input, Manifest};
+use sst_artefact::{Input, Manifest, retire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

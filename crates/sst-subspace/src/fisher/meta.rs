@@ -3,6 +3,7 @@
 use crate::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sst_artefact::ParseError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -50,19 +51,19 @@ impl fmt::Display for Estimator {
 }
 
 impl FromStr for Estimator {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "diag-variance" => Ok(Estimator::DiagVariance),
             "diag" => Ok(Estimator::Diag),
             "kron" => Ok(Estimator::Kron),
             "samples" => Ok(Estimator::Samples),
-            _ => Err(format!(
+            _ => Err(ParseError::new(format!(
                 "unknown estimator `{name}`: expected diag-variance, diag, kron or samples"
-            )),
+            ))),
         }
     }
 }
@@ -107,19 +108,19 @@ impl fmt::Display for TokenWeighting {
 }
 
 impl FromStr for TokenWeighting {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "all" => Ok(TokenWeighting::All),
             "completion" => Ok(TokenWeighting::Completion),
             "completion-and-last-prompt" => Ok(TokenWeighting::CompletionAndLastPrompt),
             "gradient-norm" => Ok(TokenWeighting::GradientNorm),
-            _ => Err(format!(
+            _ => Err(ParseError::new(format!(
                 "unknown token weighting `{name}`: expected all, completion, completion-and-last-prompt or gradient-norm"
-            )),
+            ))),
         }
     }
 }
@@ -267,8 +268,10 @@ mod tests {
             assert_eq!(weighting.to_string().parse(), Ok(weighting));
             assert_eq!(serde_json::to_value(weighting).unwrap(), weighting.to_string());
         }
-        assert!("full".parse::<Estimator>().unwrap_err().contains("kron"));
-        assert!("none".parse::<TokenWeighting>().unwrap_err().contains("gradient-norm"));
+        let message = "full".parse::<Estimator>().unwrap_err().to_string();
+        assert!(message.contains("kron"), "{message}");
+        let message = "none".parse::<TokenWeighting>().unwrap_err().to_string();
+        assert!(message.contains("gradient-norm"), "{message}");
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! are computed once, and through products with G_m, which are streamed.
 
 use super::gradient_file::GradientFile;
-use super::{FISHER_FILE, GRADIENTS_FILE, KIND, MEAN_FILE, check_setting, gram, read_meta_of, retire};
+use super::{FISHER_FILE, GRADIENTS_FILE, KIND, MEAN_FILE, check_setting, gram, read_meta_of};
 use crate::tensor_file::TensorFile;
 use crate::tensor_writer::{TensorSpec, write_tensors};
 use crate::{Error, Estimator, FisherMeta};
 use ndarray::{Array2, ArrayView2};
 use safetensors::Dtype;
 use sst_adapter::{ModulePath, ParamLayout};
-use sst_artefact::{Input, Manifest};
+use sst_artefact::{Input, Manifest, retire};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;

@@ -75,7 +75,7 @@ pub fn gram_spectrum(gram: ArrayView2<f64>) -> Result<Vec<f64>, Error> {
             right: gram.t().dim().into(),
         });
     }
-    let (values, _) = symmetric_eigen(&symmetrised("K", gram)?)?;
+    let (values, _) = symmetric_eigen(symmetrised("K", gram)?.view())?;
     let largest = values.last().copied().unwrap_or(0.0);
     let allowed = -INDEFINITE * largest.abs();
     match values.first() {
@@ -296,7 +296,7 @@ mod tests {
         for (rows, n) in [(6, 15), (20, 8)] {
             let g = draw(rows, n, 13);
             let spectrum = gram_spectrum(g.dot(&g.t()).view()).unwrap();
-            let (mut brute, _) = symmetric_eigen(&fisher(&g)).unwrap();
+            let (mut brute, _) = symmetric_eigen(fisher(&g).view()).unwrap();
             brute.reverse();
             assert_eq!(spectrum.len(), rows);
             for (i, got) in spectrum.iter().enumerate() {

@@ -117,7 +117,7 @@ impl SampleSpan {
         let scale = k.diag().mapv(|x| if x > 0.0 { x.sqrt().recip() } else { 0.0 }); // S
         k *= &scale;
         k *= &scale.view().insert_axis(Axis(1));
-        let (d, q) = symmetric_eigen(&k)?;
+        let (d, q) = symmetric_eigen(k.view())?;
         let (smallest, largest) = (d.first().copied().unwrap_or(0.0), d.last().copied().unwrap_or(0.0));
         if smallest < -INDEFINITE * largest {
             return Err(Error::Indefinite {

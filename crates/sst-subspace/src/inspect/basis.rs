@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// The numbers of a basis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct BasisSummary {
     /// Number of directions.
     pub k: usize,

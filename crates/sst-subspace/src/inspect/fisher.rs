@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 /// The numbers of a Fisher.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct FisherSummary {
     /// Its dimension: entries of phi, or of all dW for `kron`.
     pub parameters: u64,
@@ -132,7 +133,7 @@ fn kronecker(fisher: &KroneckerFisher, progress: &mut dyn FnMut(usize, usize)) -
 
 /// Descending; those that single-precision storage made negative are 0.
 fn eigenvalues(factor: &Array2<f64>) -> Result<Vec<f64>, Error> {
-    let (values, _) = symmetric_eigen(factor)?; // ascending
+    let (values, _) = symmetric_eigen(factor.view())?; // ascending
     let norm = factor.iter().map(|x| x * x).sum::<f64>().sqrt();
     let allowed = -f64::from(f32::EPSILON) * norm;
     match values.first() {
@@ -189,7 +190,7 @@ mod tests {
     }
 
     fn eigen(m: &Array2<f64>) -> Vec<f64> {
-        symmetric_eigen(m).unwrap().0
+        symmetric_eigen(m.view()).unwrap().0
     }
 
     #[test]

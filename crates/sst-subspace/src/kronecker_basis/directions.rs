@@ -5,6 +5,7 @@ use crate::draw::{keyed, random_frame};
 use crate::gevp::{FactorEigen, FactorPair, KroneckerEigen, Product};
 use ndarray::{Array2, ArrayView2, Axis};
 use sst_adapter::ModulePath;
+use std::collections::BTreeSet;
 
 /// One side's eigenvectors that some chosen direction uses, with their duals.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,6 +145,22 @@ impl KroneckerDirections {
         let inside = |d: &Direction| d.input < inputs && d.output < outputs.unwrap_or(1);
         if self.chosen.is_empty() || !self.chosen.iter().all(inside) {
             return Err(Error::content("directions", "are none, or beyond the vectors"));
+        }
+        let pairs: BTreeSet<[usize; 2]> = self.chosen.iter().map(|d| [d.output, d.input]).collect();
+        if pairs.len() < self.chosen.len() {
+            return Err(Error::content("directions", "name a pair of vectors twice"));
+        }
+        let used = |side: usize| pairs.iter().map(|pair| pair[side]).collect::<BTreeSet<usize>>().len();
+        if used(1) < inputs || used(0) < outputs.unwrap_or(1) {
+            return Err(Error::content("directions", "leave vectors that no direction uses"));
+        }
+        for (side, frame) in [("input", Some(&self.input)), ("output", self.output.as_ref())] {
+            let mut entries = frame
+                .into_iter()
+                .flat_map(|frame| frame.vectors.iter().chain(&frame.duals));
+            if !entries.all(|x| x.is_finite()) {
+                return Err(Error::content(side, "vectors or duals are not finite"));
+            }
         }
         let descends = self.chosen.windows(2).all(|pair| pair[0].value >= pair[1].value);
         if !descends || self.chosen.iter().any(|d| !(d.value.is_finite() && d.value >= 0.0)) {

@@ -2,11 +2,11 @@
 
 use super::sums::Sums;
 use crate::fisher::diagonal::{MEAN_FILE, check_entry, specs, write_manifest};
-use crate::fisher::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, check_setting, retire};
+use crate::fisher::{FISHER_FILE, GRADIENTS_FILE, GRAM_FILE, check_setting};
 use crate::tensor_writer::write_tensors;
 use crate::{Error, Estimator, FisherMeta, FisherShard};
 use sst_adapter::ParamLayout;
-use sst_artefact::Input;
+use sst_artefact::{Input, retire};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -68,10 +68,7 @@ fn layout(sums: &Sums, variance: bool) -> Result<ParamLayout, Error> {
             let (name, expected) = (first_name(&slot.name), [slot.rows, slot.cols]);
             let found = sums.shape(&name)?;
             if found != expected {
-                return Err(Error::content(
-                    name,
-                    format!("is of shape {found:?}, expected {expected:?}"),
-                ));
+                return Err(sums.error(&name, format!("is of shape {found:?}, expected {expected:?}")));
             }
         }
     }
@@ -82,7 +79,7 @@ fn layout(sums: &Sums, variance: bool) -> Result<ParamLayout, Error> {
             .keys()
             .find(|name| !known(name))
             .map_or("second/", String::as_str);
-        return Err(Error::content(name, "the sums are not those of a diagonal estimate"));
+        return Err(sums.error(name, "the sums are not those of a diagonal estimate"));
     }
     Ok(layout)
 }

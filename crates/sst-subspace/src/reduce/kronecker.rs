@@ -50,7 +50,7 @@ pub(super) fn reduce(
                 "is of shape {:?} with weights {single:?}, expected a square matrix and [1, 1]",
                 [rows, cols]
             );
-            return Err(Error::content(sum, reason));
+            return Err(sums.error(sum, reason));
         }
         sizes.insert(name.clone(), rows);
     }
@@ -61,13 +61,13 @@ pub(super) fn reduce(
             .keys()
             .find(|name| !known(name))
             .map_or("inputs", String::as_str);
-        return Err(Error::content(name, "belongs to no layer of `inputs`"));
+        return Err(sums.error(name, "belongs to no layer of `inputs`"));
     }
     let quotient = |name: &str| {
         let (sum, weight) = &quotients[name];
         let total = sums.get(weight)?[0];
         if total <= 0.0 {
-            return Err(Error::content(weight, format!("is {total}: no token counted")));
+            return Err(sums.error(weight, format!("adds up to {total} over all shards: no token counted")));
         }
         let mut entries = sums.get(sum)?;
         entries.iter_mut().for_each(|x| *x /= total);

@@ -55,9 +55,9 @@ pub(super) fn write(folder: &Path, meta: &ShardMeta, sums: BTreeMap<String, Arra
 
 /// Shards of a diagonal estimate in folders 1 to n.
 pub(super) fn diagonal(dir: &TempDir, estimator: Estimator, n: usize) -> Vec<PathBuf> {
-    let shards = (1..=n).map(|index| Shard { index, of: n });
+    let shards = Shard::all(n);
     let folders = shards.map(|shard| {
-        let folder = dir.path().join(shard.index.to_string());
+        let folder = dir.path().join(shard.index().to_string());
         let (g, mut sums) = (gradients(), BTreeMap::new());
         for slot in layout().slots().iter().filter(|_| !samples_of(shard).is_empty()) {
             for (moment, power) in [("first", 1), ("second", 2)]
@@ -103,9 +103,9 @@ pub(super) const COVARIANCES: [(&str, &str, usize, u64); 5] = [
 ];
 
 pub(super) fn kron(dir: &TempDir, n: usize) -> Vec<PathBuf> {
-    let shards = (1..=n).map(|index| Shard { index, of: n });
+    let shards = Shard::all(n);
     let folders = shards.map(|shard| {
-        let folder = dir.path().join(shard.index.to_string());
+        let folder = dir.path().join(shard.index().to_string());
         let (mut meta, samples, mut sums) = (meta(Estimator::Kron, shard), samples_of(shard), BTreeMap::new());
         if !samples.is_empty() {
             meta.inputs = [(Q, Q), (K, Q), (O, O)].map(|(m, i)| (m.into(), i.into())).into();
@@ -123,9 +123,9 @@ pub(super) fn kron(dir: &TempDir, n: usize) -> Vec<PathBuf> {
 
 pub(super) fn samples(dir: &TempDir, dtype: Dtype, n: usize) -> Vec<PathBuf> {
     let (g, q) = (gradients(), ModulePath::new(Q));
-    let shards = (1..=n).map(|index| Shard { index, of: n });
+    let shards = Shard::all(n);
     let folders = shards.map(|shard| {
-        let folder = dir.path().join(shard.index.to_string());
+        let folder = dir.path().join(shard.index().to_string());
         let mut meta = meta(Estimator::Samples, shard);
         let numbers = samples_of(shard);
         meta.rows = numbers.iter().map(|i| *i as u64).collect();

@@ -1,9 +1,9 @@
 //! `samples`: the gradient rows of all shards in the order of the sample numbers, then the Gram matrices.
 
 use super::differ;
-use crate::fisher::{GRADIENTS_FILE, GradientFile, retire};
+use crate::fisher::{GRADIENTS_FILE, GradientFile};
 use crate::{Error, FisherMeta, FisherShard, GradientStore, SampleFisher};
-use sst_artefact::{Input, write_atomic};
+use sst_artefact::{Input, retire, write_atomic};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;

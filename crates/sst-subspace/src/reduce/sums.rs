@@ -52,6 +52,15 @@ impl<'a> Sums<'a> {
         &self.shards
     }
 
+    /// An error about a tensor of the sums, with the folder of the first shard that has any.
+    pub(super) fn error(&self, tensor: &str, reason: impl Into<String>) -> Error {
+        let error = Error::content(tensor, reason);
+        match self.first() {
+            Some(shard) => Error::in_file(&shard.folder)(error),
+            None => error,
+        }
+    }
+
     pub(super) fn shapes(&self) -> &BTreeMap<String, [usize; 2]> {
         &self.shapes
     }

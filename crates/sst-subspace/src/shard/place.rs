@@ -1,6 +1,7 @@
 //! Which batches of a run a shard computes.
 
 use serde::{Deserialize, Serialize};
+use sst_artefact::ParseError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,10 +9,8 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shard {
-    /// Its number, from 1.
-    pub index: usize,
-    /// Number of shards of the run.
-    pub of: usize,
+    index: usize,
+    of: usize,
 }
 
 impl Shard {
@@ -22,14 +21,29 @@ impl Shard {
     ///
     /// # Errors
     /// A line that names both numbers.
-    pub fn new(index: usize, of: usize) -> Result<Self, String> {
+    pub fn new(index: usize, of: usize) -> Result<Self, ParseError> {
         if (1..=of).contains(&index) {
             Ok(Self { index, of })
         } else {
-            Err(format!(
+            Err(ParseError::new(format!(
                 "there is no shard {index} of {of}: they are numbered from 1 to {of}"
-            ))
+            )))
         }
+    }
+
+    /// Every shard of a run of so many, in order.
+    pub fn all(of: usize) -> impl Iterator<Item = Self> {
+        (1..=of).map(move |index| Self { index, of })
+    }
+
+    /// Its number, from 1.
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// Number of shards of the run.
+    pub fn of(self) -> usize {
+        self.of
     }
 
     /// Whether batch `batch` of the run, counted from 0, is this shard's.
@@ -56,12 +70,13 @@ impl fmt::Display for Shard {
 }
 
 impl FromStr for Shard {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that shows the expected form or the numbers' range.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let malformed = || format!("`{text}` is not a shard: expected its number and their count, such as 2/8");
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let expected = "expected its number and their count, such as 2/8";
+        let malformed = || ParseError::new(format!("`{text}` is not a shard: {expected}"));
         let (index, of) = text.split_once('/').ok_or_else(malformed)?;
         let number = |part: &str| part.trim().parse::<usize>().map_err(|_| malformed());
         Self::new(number(index)?, number(of)?)
@@ -69,9 +84,9 @@ impl FromStr for Shard {
 }
 
 impl TryFrom<String> for Shard {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseError> {
         text.parse()
     }
 }
@@ -98,11 +113,12 @@ mod tests {
             ("1", "such as 2/8"),
             ("a/3", "such as 2/8"),
         ] {
-            let message = text.parse::<Shard>().unwrap_err();
+            let message = text.parse::<Shard>().unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
-        assert!(serde_json::from_value::<Shard>(json!("9/8")).is_err());
-        let owners = |b| (1..=3).filter(|&index| Shard { index, of: 3 }.owns(b)).count();
+        let message = serde_json::from_value::<Shard>(json!("9/8")).unwrap_err().to_string();
+        assert!(message.contains("from 1 to 8"), "{message}");
+        let owners = |b| Shard::all(3).filter(|shard| shard.owns(b)).count();
         assert!((0..10).all(|b| owners(b) == 1));
     }
 }

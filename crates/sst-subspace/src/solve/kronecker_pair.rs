@@ -8,6 +8,7 @@ use crate::{Error, KroneckerFisher};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use sst_adapter::ModulePath;
+use sst_artefact::ParseError;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -33,15 +34,17 @@ impl fmt::Display for Sides {
 }
 
 impl FromStr for Sides {
-    type Err = String;
+    type Err = ParseError;
 
     /// # Errors
     /// A line that lists the known names.
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, ParseError> {
         match name {
             "input" => Ok(Sides::Input),
             "both" => Ok(Sides::Both),
-            _ => Err(format!("unknown sides `{name}`: expected input or both")),
+            _ => Err(ParseError::new(format!(
+                "unknown sides `{name}`: expected input or both"
+            ))),
         }
     }
 }

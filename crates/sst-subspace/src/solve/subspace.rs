@@ -2,7 +2,7 @@
 
 use crate::{Error, KroneckerBasis, PhiBasis, Selection, Spectrum, Stability, kronecker_basis};
 use serde::Serialize;
-use sst_artefact::{Input, Manifest};
+use sst_artefact::{Input, MANIFEST_FILE, Manifest};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ const BOOTSTRAP_KEY: &str = "bootstrap";
 
 /// The span of the top k, of phi or of dW.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum SafetySubspace {
     /// Of phi: coordinates, or dense vectors.
     Phi(PhiBasis),
@@ -126,13 +127,16 @@ impl SubspaceSummary {
     /// The summary of a basis folder, its bootstrap among it.
     ///
     /// # Errors
-    /// As [`SafetySubspace::load`]; [`Error::Content`] for a malformed bootstrap.
+    /// As [`SafetySubspace::load`]; [`Error::Content`] for a malformed bootstrap, with the manifest's path.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let subspace = SafetySubspace::load(folder)?;
         let facts = Manifest::read(folder)?.facts;
         let bootstrap = facts.get(BOOTSTRAP_KEY).map(|value| {
             serde_json::from_value(value.clone()).map_err(|e| Error::content(BOOTSTRAP_KEY, e.to_string()))
         });
-        Ok(Self::of(&subspace, bootstrap.transpose()?))
+        let bootstrap = bootstrap
+            .transpose()
+            .map_err(Error::in_file(&folder.join(MANIFEST_FILE)))?;
+        Ok(Self::of(&subspace, bootstrap))
     }
 }

@@ -116,7 +116,7 @@ impl Filter for SoftBoth {
 
 #[cfg(test)]
 mod tests {
-    use super::super::input_side::{Kernel, SoftInput};
+    use super::super::input_side::{Eigenproblem, Kernel, SoftInput};
     use super::super::made_up::{MODULE, assert_close, change, factors, solve};
     use super::*;
     use ndarray::Array1;
@@ -126,7 +126,7 @@ mod tests {
 
     fn filter(input: Factors, output: Factors, ridge: f64, gamma: f64) -> SoftBoth {
         let module = ModulePath::new(MODULE);
-        let pair = Rc::new(InputPair::new(&module, input, ridge, true).unwrap());
+        let pair = Rc::new(InputPair::new(&module, input, ridge, Eigenproblem::Needed).unwrap());
         let eigen = pair.eigen.clone().unwrap();
         SoftBoth::new(&module, (pair, eigen), output, ridge, gamma).unwrap()
     }

@@ -1,9 +1,9 @@
 //! A change of one module's weight in f64: as two thin factors while its rank is small, dense when it is not.
 
-use super::super::matrix::{array, in_place, matrix, times_f64};
+use super::super::matrix::times_f64;
 use crate::Error;
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
-use sst_adapter::LowRank;
+use sst_adapter::{LowRank, decompose};
 
 /// X = b a.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,9 +88,8 @@ impl Change {
             Change::Thin(Thin { b, a }) if a.nrows() <= rank => (thin(b, a), 0.0),
             Change::Thin(Thin { b, a }) => {
                 // Terms of an oblique filter cancel: before anything is rounded, b is made orthonormal.
-                let qr = in_place(b.view(), |b| b.qr());
-                let a = qr.thin_R() * matrix(a.view());
-                thin(array(qr.compute_thin_Q().as_ref()), array(a.as_ref())).compress(rank)?
+                let (q, r) = decompose::thin_qr(b.view());
+                thin(q, times_f64(r.view(), a.view())).compress(rank)?
             }
             Change::Dense(x) => LowRank::from_dense(single(x).view(), rank)?,
         })

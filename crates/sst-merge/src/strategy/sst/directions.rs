@@ -141,7 +141,7 @@ impl Filter for DirectionFilter<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::both_sides::SoftBoth;
-    use super::super::input_side::{Kernel, SoftInput, ridged, sigma};
+    use super::super::input_side::{Eigenproblem, Kernel, SoftInput, ridged, sigma};
     use super::super::made_up::{MODULE, assert_close, change, factors};
     use super::*;
     use sst_adapter::ModulePath;
@@ -175,7 +175,7 @@ mod tests {
             ]
         };
         Metric {
-            input: Rc::new(InputPair::new(&module, input.clone(), RIDGE, true).unwrap()),
+            input: Rc::new(InputPair::new(&module, input.clone(), RIDGE, Eigenproblem::Needed).unwrap()),
             output: output.map(with_ridge),
         }
     }

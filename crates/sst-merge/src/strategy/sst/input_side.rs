@@ -9,13 +9,13 @@
 //! Only the r rows of a in D = b a are filtered: a Q = (K^-1 gamma A_s a^T)^T, one Cholesky
 //! factorisation, d^3 / 3, and r solves of 2 d^2. B stays as it is, so that U and U - U Q share one b.
 
-use super::super::matrix::{array, in_place, matrix, times_f64};
+use super::super::matrix::{array, cholesky, in_place, matrix, times_f64};
 use super::change::{Change, Thin};
 use super::filter::Filter;
 use super::report::{Sigma, Tradeoff};
 use crate::Error;
+use faer::Mat;
 use faer::linalg::solvers::{Llt, Solve};
-use faer::{Mat, Side};
 use ndarray::{Array2, ArrayView2};
 use sst_adapter::ModulePath;
 use sst_subspace::gevp::{FactorEigen, RESIDUAL_LIMIT};
@@ -31,8 +31,19 @@ pub(super) struct InputPair {
     pub utility: Array2<f64>,
     /// Norms of both, utility first.
     norms: [f64; 2],
-    /// All lambda_j and v_j, where they were asked for.
+    /// All lambda_j and v_j, where they were solved for.
     pub eigen: Option<Rc<FactorEigen>>,
+}
+
+/// Whether the eigenproblem of a pair is solved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eigenproblem {
+    /// It is not.
+    Skipped,
+    /// For the report alone: where it has no solution to rounding, the report does without.
+    Optional,
+    /// It was asked for, or is needed.
+    Needed,
 }
 
 /// K of one gamma, factorised.
@@ -55,8 +66,14 @@ impl InputPair {
     ///
     /// # Errors
     /// [`SubspaceError::InFactor`] around [`SubspaceError::Trace`] or the errors of the eigenproblem.
-    pub fn new(module: &ModulePath, factors: Factors, ridge: f64, spectrum: bool) -> Result<Self, Error> {
-        let eigen = spectrum.then(|| factors.solve(module, "input", ridge)).transpose()?;
+    pub fn new(module: &ModulePath, factors: Factors, ridge: f64, spectrum: Eigenproblem) -> Result<Self, Error> {
+        let eigen = match spectrum {
+            Eigenproblem::Skipped => None,
+            _ => match factors.solve(module, "input", ridge) {
+                Err(error) if spectrum == Eigenproblem::Optional && has_no_solution(&error) => None,
+                solved => Some(solved?),
+            },
+        };
         let eps = factors.eps(module, "input", ridge)?;
         let utility = ridged(factors.utility, eps);
         Ok(Self {
@@ -80,14 +97,8 @@ impl Kernel {
             module: module.to_string(),
             gamma,
         };
-        let cholesky = in_place(k.view(), |k| k.llt(Side::Lower)).map_err(|_| singular())?;
-        // L_ii^2 is what is left of K_ii beside the rows before it: at rounding, nothing.
-        let l = cholesky.L();
-        let floor = k.nrows() as f64 * f64::EPSILON;
-        if (0..k.nrows()).all(|i| l[(i, i)].powi(2) > floor * k[[i, i]]) {
-            return Ok(Self { gamma, cholesky });
-        }
-        Err(singular())
+        let cholesky = cholesky(k.view()).ok_or_else(singular)?;
+        Ok(Self { gamma, cholesky })
     }
 
     /// The gamma of this K.
@@ -181,6 +192,15 @@ impl Filter for SoftInput {
     }
 }
 
+/// Whether an eigenproblem failed for itself: of factors that are no covariances the merge must not go on.
+fn has_no_solution(error: &SubspaceError) -> bool {
+    match error {
+        SubspaceError::InFactor { source, .. } => has_no_solution(source),
+        SubspaceError::NotPositiveDefinite | SubspaceError::Solver { .. } => true,
+        _ => false,
+    }
+}
+
 /// M + eps I.
 pub(super) fn ridged(mut m: Array2<f64>, eps: f64) -> Array2<f64> {
     m.diag_mut().mapv_inplace(|x| x + eps);
@@ -200,12 +220,18 @@ fn norm(x: &Array2<f64>) -> f64 {
 mod tests {
     use super::super::made_up::{MODULE, assert_close, change, covariance, draw, factors, tokens};
     use super::*;
+    use faer::Side;
     use faer::linalg::solvers::SolveLstsq;
 
     const RIDGE: f64 = 1e-2;
 
     fn filter(factors: Factors, ridge: f64, gamma: f64, spectrum: bool) -> SoftInput {
         let module = ModulePath::new(MODULE);
+        let spectrum = if spectrum {
+            Eigenproblem::Needed
+        } else {
+            Eigenproblem::Skipped
+        };
         let pair = InputPair::new(&module, factors, ridge, spectrum).unwrap();
         let kernel = Kernel::new(&module, &pair, gamma).unwrap();
         SoftInput::new(module, Rc::new(pair), Rc::new(kernel))
@@ -320,16 +346,43 @@ mod tests {
             utility: few,
         };
         let module = ModulePath::new(MODULE);
-        let inputs = InputPair::new(&module, pair.clone(), 0.0, false).unwrap();
+        let inputs = InputPair::new(&module, pair.clone(), 0.0, Eigenproblem::Skipped).unwrap();
         let error = Kernel::new(&module, &inputs, 0.3).unwrap_err().to_string();
         assert!(error.contains(MODULE) && error.contains("ridge"), "{error}");
-        let inputs = InputPair::new(&module, pair, RIDGE, false).unwrap();
+        let inputs = InputPair::new(&module, pair, RIDGE, Eigenproblem::Skipped).unwrap();
         assert!(Kernel::new(&module, &inputs, 0.3).is_ok());
         let none = Factors {
             safety: covariance(&draw(9, 5, 1)),
             utility: Array2::zeros((5, 5)),
         };
-        let error = InputPair::new(&module, none, RIDGE, false).unwrap_err().to_string();
+        let error = InputPair::new(&module, none, RIDGE, Eigenproblem::Optional)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(MODULE) && error.contains("trace"), "{error}");
+    }
+
+    #[test]
+    fn a_spectrum_for_the_report_alone_keeps_no_merge_from_being_made() {
+        // A_u + A_s = I, but A_u alone is singular: lambda = infinity.
+        let pair = || Factors {
+            safety: ndarray::array![[0.0, 0.0], [0.0, 1.0]],
+            utility: ndarray::array![[1.0, 0.0], [0.0, 0.0]],
+        };
+        let module = ModulePath::new(MODULE);
+        let inputs = InputPair::new(&module, pair(), 0.0, Eigenproblem::Optional).unwrap();
+        assert!(inputs.eigen.is_none());
+        let kernel = Kernel::new(&module, &inputs, 1.0).unwrap();
+        let filter = SoftInput::new(module.clone(), Rc::new(inputs), Rc::new(kernel));
+        let d = change(3, 2, 2, 100);
+        let e = thin(filter.apply(&d).unwrap()).dense();
+        assert_close(&e, &(d.dense() * ndarray::array![0.0, 1.0]), 1e-15);
+        assert!(filter.sigma().is_none() && filter.curve(&d, &[1.0]).is_empty());
+        let error = InputPair::new(&module, pair(), 0.0, Eigenproblem::Needed).unwrap_err();
+        assert!(error.to_string().contains("raise the ridge or eps"), "{error}");
+        // What is no covariance is refused, whoever asks.
+        let mut negative = pair();
+        negative.safety[[1, 1]] = -1.0;
+        let error = InputPair::new(&module, negative, 1.0, Eigenproblem::Optional).unwrap_err();
+        assert!(error.to_string().contains("indefinite"), "{error}");
     }
 }

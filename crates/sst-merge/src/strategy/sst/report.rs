@@ -61,7 +61,8 @@ pub struct Sigma {
     pub quantiles: Vec<Quantile>,
 }
 
-/// The quadratic model's two losses, in the metric that was minimised: on the utility side with the ridge.
+/// The quadratic model's two losses, in the metric that was minimised: on the utility side with the ridge, on the safety side
+/// without gamma, so that merges of different gammas compare.
 ///
 /// In the units of the statistics, so that ratios mean more than values: `utility / utility_of_target` says how much of the
 /// way's cost was paid, `safety / safety_of_utility` how much of the safety loss is left.

@@ -1,5 +1,6 @@
 //! Settings of SST as a recipe spells them.
 
+use super::super::check_not_negative;
 use super::NAME;
 use crate::{Error, ModuleOverride, ModuleWeights, ModuleWeightsConfig};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 /// How strongly each direction of the pencil follows S.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Weighting {
     /// sigma = gamma mu lambda / (1 + gamma mu lambda): the minimiser.
     #[default]
@@ -23,6 +25,7 @@ pub enum Weighting {
 /// Where the safety side wants the weight to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SafetyDelta {
     /// To S: M = U + P (S - U).
     #[default]
@@ -53,7 +56,7 @@ impl Gammas {
     /// Checks each gamma and compiles the expressions.
     pub fn new(gamma: f64, overrides: &[GammaOverride]) -> Result<Self, Error> {
         for gamma in overrides.iter().map(|entry| entry.gamma).chain([gamma]) {
-            check_not_negative("gamma", gamma)?;
+            check_not_negative(NAME, "gamma", gamma)?;
         }
         let modules = overrides.iter().map(|entry| ModuleOverride {
             pattern: entry.pattern.clone(),
@@ -77,17 +80,4 @@ impl Gammas {
     pub fn of(&self, path: &ModulePath) -> f64 {
         self.0.weight(0, path)
     }
-}
-
-/// Refuses NaN, infinity and what is below 0.
-pub(super) fn check_not_negative(setting: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err(Error::Setting {
-        strategy: NAME,
-        setting,
-        value,
-        reason: "must be finite and not negative",
-    })
 }

@@ -3,7 +3,7 @@
 use super::both_sides::SoftBoth;
 use super::directions::{DirectionFilter, Metric};
 use super::filter::Filter;
-use super::input_side::{InputPair, Kernel, SoftInput, ridged, sigma};
+use super::input_side::{Eigenproblem, InputPair, Kernel, SoftInput, ridged, sigma};
 use super::{NAME, SPECTRUM_UP_TO, SstConfig, Weighting};
 use crate::{Diagnostics, Error, MergeInputs};
 use sst_adapter::ModulePath;
@@ -126,9 +126,13 @@ impl<'a> Solver<'a> {
         self.shared = None;
         self.kernel = None;
         let spectrum = match (self.config.weighting, self.config.sides) {
-            (Weighting::Hard { .. }, _) => false,
-            (Weighting::Soft, Sides::Both) => true,
-            (Weighting::Soft, Sides::Input) => self.config.spectrum.unwrap_or(d_in <= SPECTRUM_UP_TO),
+            (Weighting::Hard { .. }, _) => Eigenproblem::Skipped,
+            (Weighting::Soft, Sides::Both) => Eigenproblem::Needed,
+            (Weighting::Soft, Sides::Input) => match self.config.spectrum {
+                Some(true) => Eigenproblem::Needed,
+                None if d_in <= SPECTRUM_UP_TO => Eigenproblem::Optional,
+                Some(false) | None => Eigenproblem::Skipped,
+            },
         };
         let input = Rc::new(InputPair::new(path, pair.input(path)?, self.config.ridge, spectrum)?);
         self.shared = Some((owners, Rc::clone(&input)));

@@ -2,6 +2,7 @@
 
 use super::DenseSolver;
 use crate::Error;
+use crate::decompose::symmetric_eigen;
 use faer::{Mat, Side};
 use ndarray::Array2;
 
@@ -23,13 +24,10 @@ impl DenseSolver for FaerSolver {
         l.solve_lower_triangular_in_place(&mut half); // L^-1 A
         let mut c = half.transpose().to_owned(); // A L^-T, as A is symmetric
         l.solve_lower_triangular_in_place(&mut c); // L^-1 A L^-T
-        let eigen = c.self_adjoint_eigen(Side::Lower).map_err(|e| Error::Solver {
-            solver: self.name(),
-            reason: format!("{e:?}"),
-        })?;
-        let mut vectors = eigen.U().to_owned();
+        let array = |m: &Mat<f64>| Array2::from_shape_fn((n, n), |(i, j)| m[(i, j)]);
+        let (values, vectors) = symmetric_eigen(array(&c).view())?;
+        let mut vectors = matrix(&vectors);
         l.transpose().solve_upper_triangular_in_place(&mut vectors);
-        let values = eigen.S().column_vector().iter().copied().collect();
-        Ok((values, Array2::from_shape_fn((n, n), |(i, j)| vectors[(i, j)])))
+        Ok((values, array(&vectors)))
     }
 }
