@@ -16,7 +16,7 @@ use sst_subspace::{Estimator, FisherMeta, Labels, TokenWeighting};
 /// | `gradient_dtype` | number type of the gradients that `samples` keeps: `f32` or `bf16` | `f32` |
 /// | `targets` | linears that `kron` measures, by the last part of their path; none: those that the adapters change | none |
 /// | `samples` | examples used, the first of one seeded order; all where not given | all |
-/// | `max_tokens` | longer examples are left out and counted | 1024 |
+/// | `max_tokens` | longer examples are left out and counted, as are those beyond the model's context | 1024 |
 /// | `seed` | order of the examples | 0 |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

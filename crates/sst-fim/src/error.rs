@@ -24,7 +24,7 @@ pub enum Error {
         got: usize,
         /// Samples left out for their length.
         too_long: usize,
-        /// The limit.
+        /// The limit: the setting, or the model's context where that is shorter.
         max_tokens: usize,
     },
     /// A sample's loss is NaN or infinite.

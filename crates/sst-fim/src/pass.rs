@@ -116,7 +116,10 @@ pub fn estimate(
     let mut metas = Vec::new();
     for (partial, whole) in partials.iter().zip(estimates) {
         metas.push(reduce(std::slice::from_ref(&partial.out), &whole.out)?);
-        std::fs::remove_dir_all(&partial.out).map_err(sst_artefact::Error::io("remove", &partial.out))?;
+    }
+    // Not before all are reduced: a run that is killed in between would repeat the pass for those whose sums are gone.
+    for Estimate { out, .. } in &partials {
+        std::fs::remove_dir_all(out).map_err(sst_artefact::Error::io("remove", out))?;
     }
     Ok(metas)
 }
@@ -430,6 +433,7 @@ fn subjects(model: &LanguageModel, source: &Source, estimates: &[Estimate]) -> R
 
 fn encode<'a>(model: &LanguageModel, samples: Samples<'a>, estimates: &[Estimate]) -> Result<Rows<'a>, Error> {
     let config = &estimates[0].config;
+    let limit = config.max_tokens.min(model.max_position());
     let rows = match samples {
         Samples::Encoded(rows) => Rows {
             encoded: Cow::Borrowed(rows),
@@ -440,14 +444,18 @@ fn encode<'a>(model: &LanguageModel, samples: Samples<'a>, estimates: &[Estimate
             let chosen = sst_data::sample(examples, counts.max().unwrap_or_default(), config.seed);
             let (mut encoded, mut places) = (Vec::with_capacity(chosen.len()), Vec::new());
             for (place, example) in chosen.iter().enumerate() {
-                if let Some(row) = config.protocol.encode(model, example, config.max_tokens)? {
+                if let Some(row) = config.protocol.encode(model, example, limit)? {
                     encoded.push(row);
                     places.push(place);
                 }
             }
             let too_long = chosen.len() - encoded.len();
             if too_long > 0 {
-                tracing::warn!(too_long, config.max_tokens, "samples left out: longer than max_tokens");
+                tracing::warn!(
+                    too_long,
+                    limit,
+                    "samples left out: longer than max_tokens or the model's context"
+                );
             }
             Rows {
                 encoded: Cow::Owned(encoded),
@@ -467,7 +475,7 @@ fn encode<'a>(model: &LanguageModel, samples: Samples<'a>, estimates: &[Estimate
                 needed,
                 got,
                 too_long: drawn - got,
-                max_tokens: config.max_tokens,
+                max_tokens: limit,
             });
         }
     }

@@ -144,6 +144,37 @@ fn the_artefact_says_what_it_is_and_samples_are_nested() {
 }
 
 #[test]
+fn the_models_context_is_a_limit_as_max_tokens_is() {
+    let (dir, whole, adapter) = model();
+    let mut lengths: Vec<usize> = examples()
+        .iter()
+        .map(|example| whole.encode_response(example).unwrap().ids.len())
+        .collect();
+    lengths.sort_unstable();
+    let positions = lengths[2];
+    let path = dir.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = positions.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut short = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F32).unwrap();
+    short.add_adapter("a", &adapter).unwrap();
+    for protocol in [Protocol::Response, Protocol::LegacyPrompt] {
+        let of = |model: &LanguageModel, max_tokens| {
+            let config = FisherConfig {
+                protocol,
+                max_tokens,
+                ..FisherConfig::default()
+            };
+            estimate(model, &config)
+        };
+        let (limited, asked) = (of(&short, 1024), of(&whole, positions));
+        assert_eq!(limited.meta, asked.meta);
+        assert_eq!(limited.values, asked.values);
+        assert_eq!(limited.meta.samples < 9, protocol == Protocol::Response);
+    }
+}
+
+#[test]
 fn too_few_samples_are_refused() {
     let (_dir, model, _) = model();
     let config = FisherConfig {

@@ -94,9 +94,9 @@ fn any_number_of_shards_reduces_to_the_single_run() {
     estimate(&model, &source, &whole, &mut |_| ()).unwrap();
     for n in [1, 2, 3, 7] {
         let root = out.path().join(format!("{n}"));
-        for index in 1..=n {
-            let part = estimates(&root.join(format!("{index}")));
-            shard(&model, &source, &part, Shard { index, of: n }, &mut |_| ()).unwrap();
+        for place in Shard::all(n) {
+            let part = estimates(&root.join(place.index().to_string()));
+            shard(&model, &source, &part, place, &mut |_| ()).unwrap();
         }
         for e in &whole {
             let name = e.config.estimator.name();
@@ -202,12 +202,11 @@ fn an_interrupted_run_goes_on_to_the_same_bytes() {
     }
     // The checkpoint of another run is not taken up.
     let other = Source::new(Samples::Encoded(&rows[1..]), &["s"]);
-    shard(&model, &source, &cut[..1], Shard { index: 1, of: 2 }, &mut |_| ()).unwrap_err();
+    let half = Shard::new(1, 2).unwrap();
+    shard(&model, &source, &cut[..1], half, &mut |_| ()).unwrap_err();
     let part = estimates(&out.path().join("part"));
-    shard(&model, &source, &part, Shard { index: 1, of: 2 }, &mut |_| ()).unwrap();
-    let message = shard(&model, &other, &part, Shard { index: 1, of: 2 }, &mut |_| ())
-        .unwrap_err()
-        .to_string();
+    shard(&model, &source, &part, half, &mut |_| ()).unwrap();
+    let message = shard(&model, &other, &part, half, &mut |_| ()).unwrap_err().to_string();
     assert!(message.contains("total_samples") && message.contains("11"), "{message}");
 }
 

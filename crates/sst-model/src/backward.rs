@@ -10,7 +10,7 @@ use crate::likelihood::{Encoded, TokenLosses};
 use crate::model::LanguageModel;
 use sst_adapter::ModulePath;
 use std::time::{Duration, Instant};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// What a scored token weighs in the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,8 +51,8 @@ impl LanguageModel {
     /// to the first; only that one reading is in memory.
     ///
     /// # Errors
-    /// [`Error::UnknownAdapter`] when an adapter is not loaded, [`Error::Torch`] most often for want of memory, or what `show`
-    /// returns.
+    /// [`Error::Setting`] for a model in f16, [`Error::UnknownAdapter`] when an adapter is not loaded, [`Error::Torch`] most often
+    /// for want of memory, or what `show` returns.
     pub fn backward<E: From<Error>>(
         &self,
         batch: &[&Encoded],
@@ -60,6 +60,14 @@ impl LanguageModel {
         wanted: &dyn Fn(&ModulePath) -> bool,
         show: &mut dyn FnMut(Reading) -> Result<(), E>,
     ) -> Result<BackwardReport, E> {
+        if self.decoder.kind() == Kind::Half {
+            let refused = Error::Setting {
+                key: "dtype",
+                value: "f16".into(),
+                reason: "small gradients vanish in f16; use bf16 or f32",
+            };
+            return Err(refused.into());
+        }
         let started = Instant::now();
         let stack = self.stack(objective.adapters)?;
         let (ids, mask) = self.right_padded(batch)?;

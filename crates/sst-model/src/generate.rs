@@ -141,7 +141,7 @@ impl LanguageModel {
         if ids.is_empty() {
             return refused("the prompt has no tokens".into());
         }
-        let (needed, limit) = (ids.len() + request.max_new_tokens, self.decoder.config().max_position);
+        let (needed, limit) = (ids.len() + request.max_new_tokens, self.max_position());
         if needed > limit {
             return refused(format!(
                 "prompt and answer need {needed} positions, the model has {limit}"

@@ -1,6 +1,6 @@
 //! Fetches a model from the Hugging Face Hub: only the files that a model needs, through the shared cache.
 
-use crate::fetch::{FetchError, ShardIndex, check_model_folder};
+use crate::fetch::{FetchError, INDEX, SINGLE, check_model_folder, holds_model, shards};
 use crate::packaged::{folder_beside, refuse_occupied};
 use serde_json::json;
 use sst_artefact::{Hub, HubError, HubRepository, Manifest, RepositoryKind};
@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
 
 /// Fetches the model `id` (`owner/name`) at `revision` (branch, tag or commit) into the folder `dest`.
 ///
-/// `dest` then holds configuration, tokenizer, safetensors weights and a manifest that names the commit; large files
+/// `dest` then holds configuration, tokenizer, safetensors weights and a manifest that names the commit; the weights
 /// share the cache's disk space where the file system allows it. A `dest` that already holds this model at this
 /// revision is left as it is: remove it to follow a branch that has moved. [`Hub`] says which environment variables count.
 ///
@@ -33,7 +31,7 @@ fn fetch_from(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), FetchError> {
     let config = json!({"id": id, "revision": revision});
-    if check_model_folder(dest).is_ok() && Manifest::read(dest).is_ok_and(|m| m.config == config) {
+    if holds_model(dest, &config) {
         progress("the model is there already");
         return Ok(());
     }
@@ -52,7 +50,7 @@ fn fetch_from(
     }
     let mut weights = BTreeSet::from([SINGLE.to_owned()]);
     if let Some(path) = download.optional(INDEX)? {
-        weights = ShardIndex::read(&path)?.shards;
+        weights = shards(&path)?;
         files.push((INDEX.to_owned(), path));
     }
     for name in weights {
@@ -95,10 +93,12 @@ impl Download<'_> {
     }
 }
 
-/// Hard links save the disk space of a second copy of the weights; the cache may lie on another file system.
+/// Hard links save the disk space of a second copy of the weights; the cache may lie on another file system. Small files,
+/// which people edit, are copied, so that the cache keeps what came from the hub.
 fn link_or_copy(cached: &Path, target: &Path) -> Result<(), FetchError> {
     let blob = std::fs::canonicalize(cached).map_err(sst_artefact::Error::io("read", cached))?;
-    if std::fs::hard_link(&blob, target).is_err() {
+    let weights = target.extension().is_some_and(|extension| extension == "safetensors");
+    if !weights || std::fs::hard_link(&blob, target).is_err() {
         std::fs::copy(&blob, target).map_err(sst_artefact::Error::io("write", target))?;
     }
     Ok(())
@@ -166,10 +166,13 @@ mod tests {
 
         // The folder is complete: nothing is asked again.
         fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {}).unwrap();
-        // Another folder, offline: everything comes from the cache.
+        // Another folder, offline: everything comes from the cache, which an edit of the first did not reach.
+        std::fs::write(dest.join("generation_config.json"), "edited").unwrap();
         let again = dir.path().join("again");
         fetch_from(&server.hub(&cache, true), "owner/tiny", "main", &again, &mut |_| {}).unwrap();
         assert_eq!(names(&again), expected);
+        let kept = std::fs::read_to_string(again.join("generation_config.json")).unwrap();
+        assert_eq!(kept, "{\"g\": 1}");
         assert_eq!(server.requests(), Vec::<String>::new());
     }
 

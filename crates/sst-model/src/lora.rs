@@ -5,9 +5,9 @@ use crate::decoder::Decoder;
 use crate::host::{matrix, upload};
 use sst_adapter::{Adapter, LoraConfig, ModulePath, ParamLayout};
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-/// The two factors of one module, always f32.
+/// The two factors of one module, f32 but for what [`Lora::to_kind`] makes.
 #[derive(Debug)]
 pub struct LoraFactors {
     pub(crate) a: Tensor, // [r, d_in]
@@ -23,14 +23,15 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Copies `adapter` to the device of `decoder`, module by module.
+    /// Copies `adapter`, which errors call `name`, to the device of `decoder`, module by module.
     ///
     /// # Errors
     /// [`Error::Module`] or [`Error::Shape`] when the adapter belongs to another model.
-    pub(crate) fn attach(adapter: &Adapter, decoder: &Decoder) -> Result<Self, Error> {
+    pub(crate) fn attach(name: &str, adapter: &Adapter, decoder: &Decoder) -> Result<Self, Error> {
         let mut factors = BTreeMap::new();
         for (path, module) in &adapter.modules {
             let (d_out, d_in) = decoder.linear_shape(path.as_str()).ok_or_else(|| Error::Module {
+                adapter: name.to_owned(),
                 module: path.to_string(),
             })?;
             let r = module.a.nrows();
@@ -40,6 +41,7 @@ impl Lora {
             ] {
                 if got != expected {
                     return Err(Error::Shape {
+                        adapter: name.to_owned(),
                         tensor: format!("{path}.{factor}"),
                         expected: vec![expected.0, expected.1],
                         got: vec![got.0, got.1],
@@ -57,6 +59,20 @@ impl Lora {
             config: adapter.config.clone(),
             factors,
         })
+    }
+
+    /// The same adapter with factors of `kind`, to compute with; those that are of it already are shared.
+    pub(crate) fn to_kind(&self, kind: Kind) -> Self {
+        let converted = |lora: &LoraFactors| LoraFactors {
+            a: lora.a.to_kind(kind),
+            b: lora.b.to_kind(kind),
+            scale: lora.scale,
+        };
+        let factors = self.factors.iter();
+        Self {
+            config: self.config.clone(),
+            factors: factors.map(|(path, lora)| (path.clone(), converted(lora))).collect(),
+        }
     }
 
     /// The factors of one module, if the adapter changes it.

@@ -94,12 +94,17 @@ impl LanguageModel {
         (config.vocab_size, config.hidden_size)
     }
 
+    /// The longest row of tokens that the model was made for.
+    pub fn max_position(&self) -> usize {
+        self.decoder.config().max_position
+    }
+
     /// Loads an adapter beside the model under `name`, replacing one of the same name.
     ///
     /// # Errors
     /// [`Error::Module`] or [`Error::Shape`] when it belongs to another model.
     pub fn add_adapter(&mut self, name: &str, adapter: &Adapter) -> Result<(), Error> {
-        let lora = Lora::attach(adapter, &self.decoder)?;
+        let lora = Lora::attach(name, adapter, &self.decoder)?;
         self.adapters.insert(name.to_owned(), lora);
         Ok(())
     }

@@ -30,7 +30,8 @@ pub(crate) enum RunOf<'a> {
 
 /// The adapters of one call.
 pub(crate) struct AdapterSet<'m> {
-    loras: Vec<Option<&'m Lora>>,
+    /// As they are loaded, which stacks are made of, and in the model's kind, so that no pass converts them.
+    loras: Vec<Option<(&'m Lora, Lora)>>,
     /// The places of those that are stacked, and their factors.
     bank: Option<(Vec<usize>, Bank)>,
 }
@@ -38,7 +39,8 @@ pub(crate) struct AdapterSet<'m> {
 impl<'m> AdapterSet<'m> {
     /// By name, the base model where there is none.
     pub(crate) fn new(model: &'m LanguageModel, names: &[Option<&str>]) -> Result<Self, Error> {
-        let lora = |name: &Option<&str>| name.map(|name| model.adapter(name)).transpose();
+        let both = |lora: &'m Lora| (lora, lora.to_kind(model.decoder.kind()));
+        let lora = |name: &Option<&str>| name.map(|name| model.adapter(name).map(both)).transpose();
         Ok(Self {
             loras: names.iter().map(lora).collect::<Result<_, _>>()?,
             bank: None,
@@ -59,7 +61,8 @@ impl<'m> AdapterSet<'m> {
             stacked.len() <= 2 * places.len() && places.iter().all(|place| stacked.contains(place))
         });
         if !current {
-            let loras: Vec<&Lora> = places.iter().filter_map(|&place| self.loras[place]).collect();
+            let lora = |&place: &usize| self.loras[place].as_ref().map(|(lora, _)| *lora);
+            let loras: Vec<&Lora> = places.iter().filter_map(lora).collect();
             self.bank = Some((places, model.decoder.bank(&loras)));
         }
     }
@@ -89,7 +92,7 @@ impl<'m> AdapterSet<'m> {
     /// A run for every stretch of equal places.
     fn stretches<'a>(&'a self, places: &[usize], mut from: usize, runs: &mut Vec<Run<'a>>) {
         for stretch in places.chunk_by(|a, b| a == b) {
-            if let Some(lora) = self.loras[stretch[0]] {
+            if let Some((_, lora)) = &self.loras[stretch[0]] {
                 runs.push(Run {
                     from: from as i64,
                     len: stretch.len() as i64,

@@ -99,16 +99,24 @@ impl LanguageModel {
     /// The request's contexts: one, unless its tokens differ between continuations.
     fn tasks(&self, at: usize, request: &ScoreRequest) -> Result<Vec<Task>, Error> {
         let mut tasks: Vec<Task> = Vec::new();
+        let refused = |reason| {
+            let id = format!("score request {at}");
+            Err(Error::Example { id, reason })
+        };
         for (number, continuation) in request.continuations.iter().enumerate() {
             let (context, continuation) = match &request.prompt {
                 sst_data::Prompt::Text(text) => self.tokenizer.encode_continuation(text, continuation)?,
                 chat => self.tokenizer.encode_example(chat, continuation)?,
             };
             if context.is_empty() || continuation.is_empty() {
-                return Err(Error::Example {
-                    id: format!("score request {at}"),
-                    reason: "context and continuation must both have at least one token".into(),
-                });
+                return refused("context and continuation must both have at least one token".into());
+            }
+            // The last token is predicted and never read.
+            let (needed, limit) = (context.len() + continuation.len() - 1, self.max_position());
+            if needed > limit {
+                return refused(format!(
+                    "context and continuation need {needed} positions, the model has {limit}"
+                ));
             }
             match tasks.iter_mut().find(|task| task.context == context) {
                 Some(task) => task.continuations.push((number, continuation)),

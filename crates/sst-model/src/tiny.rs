@@ -4,6 +4,8 @@
 
 use crate::Error;
 use crate::counter::uniform;
+use crate::fetch::holds_model;
+use crate::packaged::refuse_occupied;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -22,10 +24,11 @@ const KV_HEADS: usize = 2;
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-/// Writes a tiny random Llama model folder; the same seed gives the same bytes.
+/// Writes a tiny random Llama model folder; the same seed gives the same bytes. A folder that already holds this model is left
+/// as it is.
 ///
 /// # Errors
-/// [`Error::Artefact`] when the folder cannot be written.
+/// [`Error::Fetch`] when the folder holds something else, [`Error::Artefact`] when it cannot be written.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,6 +41,11 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message
 /// # Ok(()) }
 /// ```
 pub fn write_tiny_model(folder: &Path, seed: u64) -> Result<(), Error> {
+    let made = json!({"tiny": true, "seed": seed});
+    if holds_model(folder, &made) {
+        return Ok(());
+    }
+    refuse_occupied(folder)?;
     let (tokenizer, vocab) = byte_tokenizer(folder)?;
     write_atomic(&folder.join("tokenizer.json"), |w| w.write_all(tokenizer.as_bytes()))?;
     let end = vocab - 1; // <|im_end|>
@@ -60,7 +68,7 @@ pub fn write_tiny_model(folder: &Path, seed: u64) -> Result<(), Error> {
         }),
     )?;
     write_weights(folder, vocab, seed)?;
-    Ok(Manifest::new("model", &json!({"tiny": true, "seed": seed})).write(folder)?)
+    Ok(Manifest::new("model", &made).write(folder)?)
 }
 
 /// A tokenizer whose tokens are the 256 bytes and three special tokens, as JSON, and its size.
@@ -137,4 +145,24 @@ fn write_weights(folder: &Path, vocab: usize, seed: u64) -> Result<(), Error> {
     Ok(write_atomic(&folder.join("model.safetensors"), |w| {
         w.write_all(&bytes)
     })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FetchError;
+
+    #[test]
+    fn the_same_model_is_found_and_another_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.json");
+        write_tiny_model(dir.path(), 3).unwrap();
+        let written = std::fs::metadata(&config).unwrap().modified().unwrap();
+        write_tiny_model(dir.path(), 3).unwrap();
+        assert_eq!(std::fs::metadata(&config).unwrap().modified().unwrap(), written);
+        let weights = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+        let error = write_tiny_model(dir.path(), 4).unwrap_err();
+        assert!(matches!(error, Error::Fetch(FetchError::Occupied { .. })), "{error}");
+        assert_eq!(std::fs::read(dir.path().join("model.safetensors")).unwrap(), weights);
+    }
 }

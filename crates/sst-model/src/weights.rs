@@ -1,6 +1,7 @@
 //! Weights of a model folder, taken by name *and* shape from one or several memory-mapped safetensors files.
 
 use crate::Error;
+use crate::fetch::weight_files;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The safetensors files of a folder and which tensor lies in which.
 pub(crate) struct Weights {
+    folder: PathBuf,
     files: Vec<(PathBuf, Mmap)>,
     index: BTreeMap<String, usize>,
     device: Device,
@@ -19,25 +21,15 @@ pub(crate) struct Weights {
 impl Weights {
     /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
     pub(crate) fn open(folder: &Path, device: Device, kind: Kind) -> Result<Self, Error> {
-        let single = folder.join("model.safetensors");
-        let list = folder.join("model.safetensors.index.json");
-        let paths = if single.exists() {
-            vec![single]
-        } else if list.exists() {
-            shards(folder, &list)?
-        } else {
-            return Err(Error::Weights {
-                path: folder.to_path_buf(),
-                reason: "holds neither model.safetensors nor model.safetensors.index.json".into(),
-            });
-        };
         let mut weights = Self {
+            folder: folder.to_path_buf(),
             files: Vec::new(),
             index: BTreeMap::new(),
             device,
             kind,
         };
-        for path in paths {
+        for name in weight_files(folder)? {
+            let path = folder.join(name);
             let file = File::open(&path).map_err(sst_artefact::Error::io("read", &path))?;
             #[allow(unsafe_code)]
             // SAFETY: model files are written whole and renamed into place; nobody changes them under a reader.
@@ -58,10 +50,9 @@ impl Weights {
     /// The tensor `name` of exactly `shape`, on the device and in the precision chosen at opening.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         let Some(&at) = self.index.get(name) else {
-            let path = self.files.first().map(|f| f.0.clone()).unwrap_or_default();
             return Err(Error::Weights {
-                path,
-                reason: format!("tensor {name} is missing"),
+                path: self.folder.clone(),
+                reason: format!("tensor {name} is missing from its weights"),
             });
         };
         let (path, map) = &self.files[at];
@@ -71,10 +62,12 @@ impl Weights {
             reason: format!("tensor {name}: {e}"),
         })?;
         if view.shape() != shape {
-            return Err(Error::Shape {
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                got: view.shape().to_vec(),
+            let got = view.shape();
+            return Err(Error::Weights {
+                path: path.clone(),
+                reason: format!(
+                    "tensor {name}: expected shape {shape:?}, found {got:?}; config.json is of another model"
+                ),
             });
         }
         let kind = match view.dtype() {
@@ -100,31 +93,6 @@ fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, Error> {
         path: path.to_path_buf(),
         reason: format!("not a whole safetensors file ({e}); fetch the model again"),
     })
-}
-
-fn shards(folder: &Path, list: &Path) -> Result<Vec<PathBuf>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let index: Index = sst_artefact::read_json(list, "safetensors index")?;
-    let mut names: Vec<&String> = index.weight_map.values().collect();
-    names.sort();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| {
-            // A shard is a file of this folder, never a path out of it.
-            if Path::new(name).components().count() != 1 || name.contains("..") {
-                let reason = format!("weight_map names `{name}`, which is not a file name");
-                return Err(Error::Weights {
-                    path: list.to_path_buf(),
-                    reason,
-                });
-            }
-            Ok(folder.join(name))
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -154,6 +122,12 @@ mod tests {
             [3.0, 4.0]
         );
         assert!(weights.has("x") && !weights.has("z"));
+        // No shard is to blame for what none has, and one for what it has.
+        let message = weights.take("z", &[2]).unwrap_err().to_string();
+        let folder = dir.path().display();
+        assert!(message.starts_with(&format!("{folder}: tensor z")), "{message}");
+        let message = weights.take("y", &[2]).unwrap_err().to_string();
+        assert!(message.contains("b.safetensors: tensor y"), "{message}");
     }
 
     #[test]

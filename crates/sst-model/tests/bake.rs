@@ -1,7 +1,10 @@
 //! A baked model against the adapter beside its base model.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use sst_adapter::{Adapter, Dtype, LoraConfig};
+mod counted;
+
+use counted::adapter;
+use sst_adapter::{Dtype, LoraConfig};
 use sst_model::{DeviceChoice, LanguageModel, Precision, Side, floats, uniform, write_tiny_model};
 use std::path::Path;
 
@@ -16,22 +19,6 @@ const TARGETS: [&str; 7] = [
 ];
 const IDS: [u32; 12] = [1, 17, 200, 5, 99, 42, 3, 250, 128, 64, 7, 31];
 
-/// An adapter of rank 3 and scale 5/3 on every linear, its entries between -0.05 and 0.05.
-fn adapter(model: &LanguageModel) -> Adapter {
-    let targets = TARGETS.map(String::from);
-    let pairs = model.modules(&targets).into_iter().map(|path| {
-        let (d_out, d_in) = model.linear_shape(&path).unwrap();
-        let matrix = |factor: &str, rows: usize, cols: usize| {
-            let name = format!("{path}.{factor}");
-            ndarray::Array2::from_shape_fn((rows, cols), |(i, j)| uniform(0, &name, i * cols + j, -0.05, 0.05))
-        };
-        let (a, b) = (matrix("lora_A", 3, d_in), matrix("lora_B", d_out, 3));
-        (path, a, b)
-    });
-    let pairs: Vec<_> = pairs.collect();
-    Adapter::from_pairs(LoraConfig::new(3, 5.0, TARGETS), pairs).unwrap()
-}
-
 fn largest(values: impl IntoIterator<Item = f32>) -> f32 {
     values.into_iter().map(f32::abs).fold(0.0, f32::max)
 }
@@ -42,7 +29,8 @@ fn compare(folder: &Path) {
     let (at, out) = (dir.path().join("adapter"), dir.path().join("out"));
     let load = |folder: &Path| LanguageModel::load(folder, DeviceChoice::Cpu, Precision::F32).unwrap();
     let mut model = load(folder);
-    let adapter = adapter(&model);
+    let config = LoraConfig::new(3, 5.0, TARGETS);
+    let adapter = adapter(&model, config, |name, i| uniform(0, name, i, -0.05, 0.05));
     adapter.save(&at, Dtype::F32).unwrap();
     let baked = sst_merge::bake(folder, &at, &out, &mut |_, _| ()).unwrap();
     assert_eq!(baked.changed, adapter.modules.len());

@@ -1,7 +1,10 @@
 //! Answers and likelihoods do not depend on what else is in the batch: adapters, order, limits, shared prefixes.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use sst_adapter::{Adapter, LoraConfig};
+mod counted;
+
+use counted::adapter;
+use sst_adapter::LoraConfig;
 use sst_data::Prompt;
 use sst_eval::{Finish, GenerateRequest, Generated, Generator, Sampling, ScoreRequest};
 use sst_model::{BatchLimits, DeviceChoice, LanguageModel, Precision, Side, floats, uniform, write_tiny_model};
@@ -20,24 +23,11 @@ fn load(folder: &Path) -> LanguageModel {
         ("second", 3, &["k_proj", "o_proj", "gate_proj", "down_proj"]),
         ("third", 1, &["up_proj"]),
     ] {
-        let targets: Vec<String> = targets.iter().map(|t| (*t).to_owned()).collect();
-        let pairs: Vec<_> = model
-            .modules(&targets)
-            .into_iter()
-            .map(|path| {
-                let (d_out, d_in) = model.linear_shape(&path).unwrap();
-                let matrix = |factor: &str, rows: usize, cols: usize| {
-                    let entry = format!("{name}.{path}.{factor}");
-                    ndarray::Array2::from_shape_fn((rows, cols), |(i, j)| uniform(0, &entry, i * cols + j, -0.4, 0.4))
-                };
-                let (a, b) = (matrix("lora_A", r, d_in), matrix("lora_B", d_out, r));
-                (path, a, b)
-            })
-            .collect();
-        let config = LoraConfig::new(r, 2.0 * r as f64 + 1.0, targets);
-        model
-            .add_adapter(name, &Adapter::from_pairs(config, pairs).unwrap())
-            .unwrap();
+        let config = LoraConfig::new(r, 2.0 * r as f64 + 1.0, targets.iter().copied());
+        let adapter = adapter(&model, config, |factor, i| {
+            uniform(0, &format!("{name}.{factor}"), i, -0.4, 0.4)
+        });
+        model.add_adapter(name, &adapter).unwrap();
     }
     model
 }

@@ -1,8 +1,11 @@
 //! The packaged demo model against Hugging Face transformers and PEFT in float32; see fixtures/model/README.md.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod counted;
+
+use counted::adapter;
 use serde::Deserialize;
-use sst_adapter::{Adapter, LoraConfig};
+use sst_adapter::LoraConfig;
 use sst_data::Prompt;
 use sst_eval::{GenerateRequest, Generator, Sampling};
 use sst_model::{DeviceChoice, LanguageModel, Precision, Side, floats, uniform};
@@ -177,37 +180,16 @@ fn adapters_equal_peft() {
         "gate_proj",
         "up_proj",
         "down_proj",
-    ]
-    .map(String::from);
+    ];
     assert!(golden.lora.iter().any(|l| l.use_rslora) && golden.lora.iter().any(|l| !l.use_rslora));
     for lora in &golden.lora {
-        let mut config = LoraConfig::new(lora.r, lora.lora_alpha, targets.clone());
+        let mut config = LoraConfig::new(lora.r, lora.lora_alpha, targets);
         config.use_rslora = lora.use_rslora;
-        let entry = |name: &str, i| {
-            uniform(
-                0,
-                &format!("base_model.model.{name}.weight"),
-                i,
-                lora.range[0],
-                lora.range[1],
-            )
-        };
-        let pairs: Vec<_> = model
-            .modules(&targets)
-            .into_iter()
-            .map(|path| {
-                let (d_out, d_in) = model.linear_shape(&path).unwrap();
-                let matrix = |factor: &str, rows: usize, cols: usize| {
-                    let name = format!("{path}.{factor}");
-                    ndarray::Array2::from_shape_fn((rows, cols), |(i, j)| entry(&name, i * cols + j))
-                };
-                let (a, b) = (matrix("lora_A", lora.r, d_in), matrix("lora_B", d_out, lora.r));
-                (path, a, b)
-            })
-            .collect();
-        model
-            .add_adapter("golden", &Adapter::from_pairs(config, pairs).unwrap())
-            .unwrap();
+        let [low, high] = lora.range;
+        let adapter = adapter(&model, config, |factor, i| {
+            uniform(0, &format!("base_model.model.{factor}.weight"), i, low, high)
+        });
+        model.add_adapter("golden", &adapter).unwrap();
         for (i, (prompt, expected)) in golden.prompts.iter().zip(&lora.rows).enumerate() {
             let logits = model.logits(&[&prompt.ids], Side::Right, &["golden"]).unwrap();
             let what = format!("rslora {}, prompt {i}", lora.use_rslora);

@@ -310,12 +310,56 @@ fn an_adapter_of_another_model_is_refused_naming_the_tensor_and_both_shapes() {
     let wide = Adapter::from_pairs(config(), [(path(), zeros(2, 64), zeros(64, 2))]).unwrap();
     let error = model.add_adapter("wide", &wide).unwrap_err().to_string();
     assert!(
-        error.contains("layers.0.self_attn.q_proj.lora_A") && error.contains("[2, 32]"),
+        error.contains("adapter wide: model.layers.0.self_attn.q_proj.lora_A") && error.contains("[2, 32]"),
         "{error}"
     );
     assert!(error.contains("[2, 64]"), "{error}");
     let deep = sst_adapter::ModulePath::new("model.layers.9.self_attn.q_proj");
     let deep = Adapter::from_pairs(config(), [(deep, zeros(2, 32), zeros(32, 2))]).unwrap();
     let error = model.add_adapter("deep", &deep).unwrap_err().to_string();
-    assert!(error.contains("layers.9"), "{error}");
+    assert!(error.contains("adapter deep") && error.contains("layers.9"), "{error}");
+}
+
+#[test]
+fn nothing_goes_beyond_the_models_context() {
+    let (dir, whole) = tiny();
+    let examples = examples(12);
+    let length = |example: &Example| whole.encode_response(example).unwrap().ids.len();
+    let lengths: Vec<usize> = examples.iter().map(length).collect();
+    let positions = lengths[0];
+    let path = dir.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = positions.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut model = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F32).unwrap();
+    let config = TrainConfig { epochs: 1, ..quick() };
+    let trainer = Trainer::new(&mut model, &examples, config.check().unwrap()).unwrap();
+    let (_, report) = trainer.run(&mut |_| ()).unwrap();
+    let fit = lengths.iter().filter(|n| **n <= positions).count();
+    assert!(fit < lengths.len());
+    assert_eq!((report.examples, report.too_long), (fit, lengths.len() - fit));
+
+    // Every byte is a token.
+    let request = |tokens: usize| ScoreRequest {
+        adapter: None,
+        prompt: Prompt::Text("a".repeat(positions)),
+        continuations: vec!["b".repeat(tokens)],
+    };
+    model.score(&[request(1)], &mut |_| ()).unwrap();
+    let error = model.score(&[request(1), request(2)], &mut |_| ()).unwrap_err();
+    let (error, needed) = (error.to_string(), positions + 1);
+    assert!(
+        error.contains("score request 1") && error.contains(&format!("need {needed} positions")),
+        "{error}"
+    );
+    assert!(error.contains(&format!("the model has {positions}")), "{error}");
+}
+
+#[test]
+fn gradients_in_f16_are_refused() {
+    let (dir, _) = tiny();
+    let mut model = LanguageModel::load(dir.path(), DeviceChoice::Cpu, Precision::F16).unwrap();
+    let trainer = Trainer::new(&mut model, &examples(2), quick().check().unwrap()).unwrap();
+    let error = trainer.run(&mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("dtype = f16") && error.contains("bf16"), "{error}");
 }

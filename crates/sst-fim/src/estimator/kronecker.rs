@@ -44,30 +44,31 @@ impl Kronecker {
         }
     }
 
-    fn add_factor(&mut self, factor: &str, of: &ModulePath, rows: &Tensor, weight: f64) {
+    /// `weight` is f64 [1, 1].
+    fn add_factor(&mut self, factor: &str, of: &ModulePath, rows: &Tensor, weight: &Tensor) {
         let d = rows.size()[1];
-        let device = rows.device();
         let sum = self.sums.entry(format!("{factor}/{of}"), [d, d]);
         add_lower_products(sum, rows);
-        let weight = Tensor::full([1, 1], weight, (Kind::Double, device));
-        self.sums.add(format!("{factor}.weight/{of}"), &weight);
+        self.sums.add(format!("{factor}.weight/{of}"), weight);
     }
 }
 
 impl Accumulate for Kronecker {
     fn add(&mut self, measured: &Measured) -> Result<(), Error> {
         let reading = measured.reading;
-        let seq = reading.input.size()[1] as usize;
-        let counted = counted(measured.batch, seq, self.weighting);
+        let (size, device) = (reading.input.size(), reading.input.device());
+        let counted = counted(measured.batch, size[1] as usize, self.weighting);
+        let all = counted.len() as i64 == size[0] * size[1];
+        let counted_at = (!all).then(|| Tensor::from_slice(&counted).to_device(device));
         let pick = |t: &Tensor| {
             let flat = t.flatten(0, 1).to_kind(Kind::Float);
-            if counted.len() as i64 == flat.size()[0] {
-                return flat;
+            match &counted_at {
+                Some(at) => flat.index_select(0, at),
+                None => flat,
             }
-            flat.index_select(0, &Tensor::from_slice(&counted).to_device(flat.device()))
         };
         let x = pick(&reading.input); // [counted, d_in]
-        let count = counted.len() as f64;
+        let count = Tensor::full([1, 1], counted.len() as f64, (Kind::Double, device));
         let mut shared: Option<ModulePath> = None;
         for linear in reading
             .linears
@@ -79,17 +80,18 @@ impl Accumulate for Kronecker {
             let d = pick(&linear.output); // [counted, d_out]
             if self.weighting == TokenWeighting::GradientNorm {
                 let norm = d.linalg_norm(2.0, [-1i64].as_slice(), true, Kind::Float);
-                let total = norm.square().sum(Kind::Double).double_value(&[]);
-                self.add_factor("A", path, &(&x * norm), total);
+                // Stays on the device: to read it would be to wait for it.
+                let total = norm.square().sum(Kind::Double).reshape([1, 1]);
+                self.add_factor("A", path, &(&x * norm), &total);
                 self.inputs.insert(path.clone(), path.clone());
             } else {
                 if shared.is_none() {
-                    self.add_factor("A", path, &x, count);
+                    self.add_factor("A", path, &x, &count);
                 }
                 let input = shared.get_or_insert_with(|| path.clone());
                 self.inputs.insert(path.clone(), input.clone());
             }
-            self.add_factor("G", path, &d, count);
+            self.add_factor("G", path, &d, &count);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// | `warmup_ratio` | share of steps of linear warm-up; cosine decay to 0 follows | 0.05 |
 /// | `weight_decay` | decoupled, on both factors | 0 |
 /// | `max_grad_norm` | global gradient norm is clipped to this | 1 |
-/// | `max_tokens` | longer examples are left out and counted | 1024 |
+/// | `max_tokens` | longer examples are left out and counted, as are those beyond the model's context | 1024 |
 /// | `checkpoint_every` | optimizer steps between checkpoints; 0 writes none | 50 |
 /// | `seed` | initial A and the order of examples | 0 |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -42,7 +42,7 @@ pub struct Progress {
 pub struct TrainReport {
     /// Examples used.
     pub examples: usize,
-    /// Examples left out because they were longer than `max_tokens`.
+    /// Examples left out because they were longer than `max_tokens` or the model's context.
     pub too_long: usize,
     /// Optimizer steps.
     pub steps: usize,
@@ -77,12 +77,12 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Tokenises the examples; those longer than `max_tokens` are left out.
+    /// Tokenises the examples; those longer than `max_tokens` or the model's context are left out.
     ///
     /// # Errors
     /// [`Error::Example`] when none is left; [`Error::Setting`] when no linear has a name in `targets`.
     pub fn new(model: &'a mut LanguageModel, examples: &[Example], config: CheckedTrainConfig) -> Result<Self, Error> {
-        let limit = config.get().max_tokens;
+        let limit = config.get().max_tokens.min(model.max_position());
         let mut encoded = Vec::with_capacity(examples.len());
         let mut too_long = 0;
         for example in examples {
@@ -102,7 +102,11 @@ impl<'a> Trainer<'a> {
             });
         }
         if too_long > 0 {
-            tracing::warn!(too_long, limit, "examples left out: longer than max_tokens");
+            tracing::warn!(
+                too_long,
+                limit,
+                "examples left out: longer than max_tokens or the model's context"
+            );
         }
         for target in &config.get().targets {
             if model.modules(std::slice::from_ref(target)).is_empty() {
