@@ -102,24 +102,36 @@ impl DataFolder {
         }
     }
 
-    /// Adds the questions whose document is trained on, where its text did not tell.
+    /// Adds the questions whose document is trained on, where its text did not tell beyond doubt.
     fn shared_documents(&self, leakage: &mut Leakage) -> Result<(), Error> {
         let items = |split| RepliQaItem::read(&self.path(Dataset::RepliQa, split)?);
-        let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+        let mut documents: BTreeMap<String, String> = BTreeMap::new(); // of the items to train on
+        let mut owners: BTreeMap<String, String> = BTreeMap::new();
         for (i, item) in items(Split::Train)?.into_iter().enumerate() {
-            owners.entry(item.document_id).or_insert(i + 1);
+            let train = format!("repliqa/train/{}", i + 1);
+            documents.insert(train.clone(), item.document_id.clone());
+            owners.entry(item.document_id).or_insert(train);
         }
-        let known: BTreeSet<String> = leakage.leaks.iter().map(|leak| leak.eval.clone()).collect();
+        let by_text = std::mem::take(&mut leakage.leaks).into_iter();
+        let mut by_text: BTreeMap<String, Leak> = by_text.map(|leak| (leak.eval.clone(), leak)).collect();
         for (i, item) in items(Split::Eval)?.into_iter().enumerate() {
             let eval = format!("repliqa/eval/{}", i + 1);
-            if let Some(row) = owners.get(&item.document_id).filter(|_| !known.contains(&eval)) {
-                leakage.leaks.push(Leak {
+            let leak = match (by_text.remove(&eval), owners.get(&item.document_id)) {
+                (Some(leak), Some(_)) if leak.kind == LeakKind::Exact => Some(leak),
+                (Some(leak), Some(_)) if documents.get(&leak.train) == Some(&item.document_id) => Some(Leak {
+                    kind: LeakKind::Document,
+                    ..leak
+                }),
+                // The most alike text may be of another document.
+                (_, Some(train)) => Some(Leak {
                     eval,
-                    train: format!("repliqa/train/{row}"),
+                    train: train.clone(),
                     kind: LeakKind::Document,
                     share: 0.0,
-                });
-            }
+                }),
+                (leak, None) => leak,
+            };
+            leakage.leaks.extend(leak);
         }
         Ok(())
     }
@@ -154,13 +166,18 @@ mod tests {
         }
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         let header = "document_id,document_extracted,question,answer\n";
+        let story = "The mill by the river opened in the spring of 1911 and closed again after the great flood of that year had \
+                     carried off both of its wheels.";
         write(
             "repliqa/train.csv",
-            &format!("{header}d1,One part of it.,What?,This.\n"),
+            &format!("{header}d1,One part of it.,What?,This.\nd3,{story},When did it open?,In 1911.\n"),
         );
+        // The first and the last are told by their documents' ids alone, the third by its text too.
         write(
             "repliqa/eval.csv",
-            &format!("{header}d1,The other part.,Who?,She.\nd2,Else.,Who?,He.\n"),
+            &format!(
+                "{header}d1,The other part.,Who?,She.\nd2,Else.,Who?,He.\nd3,{story},What opened?,The mill.\nd3,The rest.,Why?,So.\n"
+            ),
         );
         write("jailbreak/train.csv", "prompt,response\nHow do I kill it?,No.\n");
         write(
@@ -180,9 +197,15 @@ mod tests {
             .collect();
         let expected = [
             ("repliqa/eval/1", "repliqa/train/1", LeakKind::Document),
+            ("repliqa/eval/3", "repliqa/train/2", LeakKind::Document),
+            ("repliqa/eval/4", "repliqa/train/2", LeakKind::Document),
             ("xstest/7", "jailbreak/train/1", LeakKind::Exact),
         ];
         assert_eq!(told, expected);
+        assert!(
+            leaks[0].share == 0.0 && leaks[1].share > 0.5 && leaks[2].share == 0.0,
+            "{leaks:?}"
+        );
         let none = data
             .leakage(
                 &BTreeSet::from([Dataset::Jailbreak]),

@@ -109,7 +109,7 @@ impl Mmlu {
     }
 }
 
-/// The files `<subject>_<split>.csv` or `.jsonl` of a split, by subject.
+/// The files `<subject>_<split>.jsonl`, or else `.csv`, of a split, by subject.
 fn files(folder: &Path, split: &str) -> Result<BTreeMap<String, std::path::PathBuf>, Error> {
     let path = folder.join(split);
     if !path.is_dir() {
@@ -127,7 +127,12 @@ fn files(folder: &Path, split: &str) -> Result<BTreeMap<String, std::path::PathB
         let name = entry.map_err(fault)?.file_name().to_string_lossy().into_owned();
         let stem = name.strip_suffix(".csv").or_else(|| name.strip_suffix(".jsonl"));
         if let Some(subject) = stem.and_then(|s| s.strip_suffix(&format!("_{split}"))) {
-            found.insert(subject.to_owned(), path.join(&name));
+            let file = path.join(&name);
+            if name.ends_with(".jsonl") {
+                found.insert(subject.to_owned(), file);
+            } else {
+                found.entry(subject.to_owned()).or_insert(file);
+            }
         }
     }
     Ok(found)
@@ -155,6 +160,29 @@ mod tests {
         assert_eq!(mmlu.subjects["art"].dev[0].answer, 2);
         assert!(mmlu.subjects["zoology"].dev.is_empty());
         assert_eq!(mmlu.subjects["zoology"].test[0].choices[1], "8");
+    }
+
+    #[test]
+    fn of_two_files_of_a_subject_the_jsonl_is_read_whatever_the_folder_lists_first() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("test")).unwrap();
+        let json = r#"{"question": "Of json?", "choices": ["a", "b", "c", "d"], "answer": 3}"#;
+        for subject in ["a", "b", "c", "d"] {
+            let write = |format: &str, text: &str| {
+                std::fs::write(dir.path().join(format!("test/{subject}_test.{format}")), text).unwrap();
+            };
+            let csv = format!("{HEADER}Of csv?,a,b,c,d,0\n");
+            if subject < "c" {
+                write("jsonl", json);
+                write("csv", &csv);
+            } else {
+                write("csv", &csv);
+                write("jsonl", json);
+            }
+        }
+        let mmlu = Mmlu::read(dir.path()).unwrap();
+        let questions: Vec<&str> = mmlu.subjects.values().map(|s| s.test[0].question.as_str()).collect();
+        assert_eq!(questions, ["Of json?"; 4]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Evaluations compared item by item: which differences are real, and how large one could be and still go unseen.
 //!
-//! Every measure (a benchmark's score, and its secondary metrics) is compared on the items that all systems answered. The
-//! difference of a pair is the second's value less the first's. Where every item scores 0 or 1 the test is McNemar's, by
+//! Every measure (a benchmark's score, and its secondary metrics) is compared on the items that all systems answered, a metric
+//! that concerns some items only on those that it concerns for either system of a pair. The
+//! difference of a pair is the second's value less the first's. Where every item scores 0 or 1 under both the test is McNemar's, by
 //! its mid-p-value; elsewhere the p-value is that of the BCa bootstrap. p-values are corrected by Holm over a family: the scores of all
 //! benchmarks and pairs are one, the secondary metrics of all of them another.
 //!
@@ -123,6 +124,9 @@ pub struct Pair {
     pub first: String,
     /// The system compared.
     pub second: String,
+    /// Items that carry the metric for at least one of the two.
+    #[serde(default)]
+    pub n: usize,
     /// Second minus first.
     pub difference: f64,
     /// Its 95 % interval by the paired bootstrap (BCa).
@@ -277,7 +281,8 @@ fn most(metric: &str) -> f64 {
     if metric == "nll_per_token" { f64::INFINITY } else { 1.0 }
 }
 
-/// Two systems on one measure; nothing where one of them has no item that carries it.
+/// Two systems on one measure; nothing where one of them has no item that carries it. Items that carry it for neither say nothing
+/// of the pair and are left out.
 fn pair(
     metric: &str,
     names: [&str; 2],
@@ -285,12 +290,17 @@ fn pair(
     higher_is_better: Option<bool>,
     config: &CompareConfig,
 ) -> Option<Pair> {
-    let [first, second] = values.map(|values| -> Vec<Part> {
+    let both = values[0].iter().copied().zip(values[1].iter().copied());
+    let (first, second): (Vec<Option<f64>>, Vec<Option<f64>>) =
+        both.filter(|(a, b)| a.is_some() || b.is_some()).unzip();
+    let n = first.len();
+    let values = [first, second];
+    let [first, second] = values.each_ref().map(|values| -> Vec<Part> {
         let part = |value: &Option<f64>| value.map_or(Part::absent(), Part::of_mean);
         values.iter().map(part).collect()
     });
     let found = paired_ratio_bootstrap(&second, &first, config.resamples, config.seed)?;
-    let complete = values.map(|values| values.iter().copied().collect::<Option<Vec<f64>>>());
+    let complete = values.map(|values| values.into_iter().collect::<Option<Vec<f64>>>());
     let counts = match &complete {
         [Some(first), Some(second)] => PairedCounts::of(first, second),
         _ => None,
@@ -308,6 +318,7 @@ fn pair(
     Some(Pair {
         first: names[0].to_owned(),
         second: names[1].to_owned(),
+        n,
         difference: found.difference,
         interval: found.interval,
         newcombe: counts.map(|counts| newcombe_paired(&counts, 0.95).negated()),
@@ -399,6 +410,36 @@ mod tests {
         assert_eq!(measure.values[1].unwrap().interval, wilson_interval(75, 100));
         let newcombe = b.newcombe.unwrap();
         assert!(newcombe.low > 0.05 && newcombe.low < 0.15 && newcombe.high > 0.15);
+    }
+
+    #[test]
+    fn items_that_a_metric_does_not_concern_say_nothing_of_a_pair() {
+        // 60 of 100 items have a valid answer of either system; of them A gets 30 and B 45.
+        let carrying = |name: &str, right: usize, carried: usize| {
+            let mut system = binary(name, 50, 100);
+            for (i, record) in system.evaluation.records.iter_mut().enumerate().take(carried) {
+                let value = f64::from(u8::from(i < right));
+                record.metrics.insert("complied_of_valid".to_owned(), value);
+            }
+            system
+        };
+        let found = |b: Evaluated| {
+            let comparison = compare(&[carrying("A", 30, 60), b], &CompareConfig::default()).unwrap();
+            let measure = comparison.measures.iter().find(|m| m.metric == "complied_of_valid");
+            let measure = measure.unwrap();
+            assert_eq!(measure.n, 100);
+            measure.pairs[0].clone()
+        };
+        let pair = found(carrying("B", 45, 60));
+        assert_eq!((pair.n, pair.test.as_str()), (60, "mcnemar-mid-p"));
+        assert!((pair.p_value - 0.5f64.powi(15)).abs() < 1e-12 && pair.newcombe.is_some());
+        assert!((pair.difference - 0.25).abs() < 1e-12);
+        // An item that concerns one of them alone leaves two means over different items.
+        let uneven = found(carrying("B", 45, 61));
+        assert_eq!(
+            (uneven.n, uneven.test.as_str(), uneven.newcombe),
+            (61, "bootstrap", None)
+        );
     }
 
     #[test]

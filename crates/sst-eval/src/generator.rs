@@ -68,7 +68,7 @@ pub enum Sampling {
         temperature: f64,
         /// Probability kept, in (0, 1].
         top_p: f64,
-        /// Key of the draws, together with the request's place.
+        /// Key of the draws, together with the request's prompt: neither its place nor its batch changes an answer.
         seed: u64,
     },
 }

@@ -43,6 +43,16 @@ impl ItemSplit {
         }
     }
 
+    /// How many of `n` items are of this split.
+    pub(crate) fn of(self, n: usize) -> usize {
+        let dev = |share: f64| (share * n as f64).round() as usize;
+        match self {
+            ItemSplit::All => n,
+            ItemSplit::Dev(share) => dev(share),
+            ItemSplit::Test(share) => n - dev(share),
+        }
+    }
+
     /// The items of this split, those of one `group` together; with `n`, n items are divided between both splits by the
     /// share, each side's the first of one order keyed by `seed`.
     pub(crate) fn draw<T: Clone>(self, items: &[T], groups: &[String], n: Option<usize>, seed: u64) -> Vec<T> {
@@ -57,11 +67,10 @@ impl ItemSplit {
         };
         let grouped: Vec<(&T, &String)> = items.iter().zip(groups).collect();
         let (test, dev) = split_by_group(grouped, |(_, group)| (*group).clone(), share, seed);
-        let n = n.map(|n| n.min(items.len()));
-        let for_dev = n.map(|n| (share * n as f64).round() as usize);
-        let (side, n) = match self {
-            ItemSplit::Dev(_) => (dev, for_dev),
-            _ => (test, n.zip(for_dev).map(|(n, for_dev)| n - for_dev)),
+        let n = n.map(|n| self.of(n.min(items.len())));
+        let side = match self {
+            ItemSplit::Dev(_) => dev,
+            _ => test,
         };
         let side: Vec<T> = side.into_iter().map(|(item, _)| item.clone()).collect();
         match n {

@@ -59,5 +59,5 @@ pub use stats::{
     two_proportions, wilson_interval,
 };
 pub use suite::Suite;
-pub use suite_config::{AnswerLengths, CheckedSuiteConfig, ItemCounts, SuiteConfig};
+pub use suite_config::{AnswerLengths, CheckedSuiteConfig, ItemCounts, PerSet, SuiteConfig};
 pub use validity::{Validity, validity};

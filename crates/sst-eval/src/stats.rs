@@ -14,6 +14,7 @@ pub use bootstrap::{PairedDifference, Part, paired_bootstrap, paired_ratio_boots
 pub use detectable::{detectable_mean_difference, detectable_paired_difference, detectable_proportion_difference};
 pub use holm::holm;
 pub use interval::{Interval, mean, mean_interval, wilson_interval};
+pub(crate) use interval::{high, low};
 pub use mcnemar::{mcnemar, mcnemar_mid_p};
 pub use paired_rates::{PairedCounts, newcombe_paired};
 pub use proportions::{Count, Homogeneity, ProportionDifference, homogeneity, two_proportions};

@@ -1,6 +1,6 @@
 //! Which benchmarks a suite runs, on how many items, and how: raw values, then checked ones.
 
-use crate::{Benchmark, Error, ItemSplit, JudgeChoice, MmluScoring, PromptFormat, Protocol, Sampling};
+use crate::{BENCHMARKS, Benchmark, Error, ItemSplit, JudgeChoice, MmluScoring, PromptFormat, Protocol, Sampling};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -62,48 +62,38 @@ pub struct SuiteConfig {
     pub sampling: Sampling,
 }
 
-/// Items drawn of each data set, the same for every benchmark that asks them; `None` takes all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ItemCounts {
-    /// Harmful requests of the folder's own.
-    pub jailbreak: Option<usize>,
-    /// Multiple-choice questions, over all subjects together.
-    pub mmlu: Option<usize>,
-    /// Questions about documents.
-    pub repliqa: Option<usize>,
-    /// Instructions.
-    pub alpaca: Option<usize>,
-    /// Safe requests of XSTest, and as many unsafe ones.
-    pub xstest: Option<usize>,
-    /// Harmful questions of BeaverTails.
-    pub beavertails: Option<usize>,
-    /// Harmful requests of JailbreakBench.
-    pub jailbreakbench: Option<usize>,
-    /// Harmful requests of AdvBench.
-    pub advbench: Option<usize>,
-}
-
-/// Length of a generated answer in tokens.
+/// A value for each data set, the same for every benchmark that asks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AnswerLengths {
-    /// To a harmful request of the folder's own.
-    pub jailbreak: usize,
-    /// To a multiple-choice question.
-    pub mmlu: usize,
-    /// To a question about a document.
-    pub repliqa: usize,
-    /// To an instruction.
-    pub alpaca: usize,
-    /// To a request of XSTest.
-    pub xstest: usize,
-    /// To a question of BeaverTails.
-    pub beavertails: usize,
-    /// To a request of JailbreakBench.
-    pub jailbreakbench: usize,
-    /// To a request of AdvBench.
-    pub advbench: usize,
+pub struct PerSet<T> {
+    /// Harmful requests of the folder's own.
+    pub jailbreak: T,
+    /// Multiple-choice questions, all subjects together.
+    pub mmlu: T,
+    /// Questions about documents.
+    pub repliqa: T,
+    /// Instructions.
+    pub alpaca: T,
+    /// Requests of XSTest, safe and unsafe ones alike.
+    pub xstest: T,
+    /// Harmful questions of BeaverTails.
+    pub beavertails: T,
+    /// Harmful requests of JailbreakBench.
+    pub jailbreakbench: T,
+    /// Harmful requests of AdvBench.
+    pub advbench: T,
+}
+
+/// Items drawn of each data set; `None` takes all.
+pub type ItemCounts = PerSet<Option<usize>>;
+
+/// Length of a generated answer in tokens.
+pub type AnswerLengths = PerSet<usize>;
+
+impl Default for ItemCounts {
+    fn default() -> Self {
+        Self::all(None)
+    }
 }
 
 impl Default for AnswerLengths {
@@ -161,22 +151,23 @@ fn overlay(value: &mut Value, given: Value) {
     }
 }
 
-impl ItemCounts {
-    /// The same number of every data set.
-    pub fn all(n: Option<usize>) -> Self {
+impl<T: Copy> PerSet<T> {
+    /// The same for every data set.
+    pub fn all(value: T) -> Self {
         Self {
-            jailbreak: n,
-            mmlu: n,
-            repliqa: n,
-            alpaca: n,
-            xstest: n,
-            beavertails: n,
-            jailbreakbench: n,
-            advbench: n,
+            jailbreak: value,
+            mmlu: value,
+            repliqa: value,
+            alpaca: value,
+            xstest: value,
+            beavertails: value,
+            jailbreakbench: value,
+            advbench: value,
         }
     }
 
-    pub(crate) fn of(&self, benchmark: Benchmark) -> Option<usize> {
+    /// That of the data set that a benchmark asks.
+    pub(crate) fn of(&self, benchmark: Benchmark) -> T {
         match benchmark {
             Benchmark::Jailbreak | Benchmark::JailbreakNll => self.jailbreak,
             Benchmark::Mmlu | Benchmark::MmluGenerated => self.mmlu,
@@ -186,41 +177,6 @@ impl ItemCounts {
             Benchmark::BeaverTails => self.beavertails,
             Benchmark::JailbreakBench => self.jailbreakbench,
             Benchmark::AdvBench => self.advbench,
-        }
-    }
-}
-
-impl AnswerLengths {
-    /// The same length for every data set.
-    pub fn all(n: usize) -> Self {
-        Self {
-            jailbreak: n,
-            mmlu: n,
-            repliqa: n,
-            alpaca: n,
-            xstest: n,
-            beavertails: n,
-            jailbreakbench: n,
-            advbench: n,
-        }
-    }
-
-    /// The length of an answer; 0 where nothing is generated.
-    pub(crate) fn of(&self, benchmark: Benchmark) -> usize {
-        match benchmark {
-            Benchmark::Jailbreak => self.jailbreak,
-            Benchmark::MmluGenerated => self.mmlu,
-            Benchmark::RepliQa => self.repliqa,
-            Benchmark::Alpaca => self.alpaca,
-            Benchmark::XsTest | Benchmark::XsTestUnsafe => self.xstest,
-            Benchmark::BeaverTails => self.beavertails,
-            Benchmark::JailbreakBench => self.jailbreakbench,
-            Benchmark::AdvBench => self.advbench,
-            Benchmark::Mmlu
-            | Benchmark::RepliQaNll
-            | Benchmark::AlpacaNll
-            | Benchmark::JailbreakNll
-            | Benchmark::XsTestNll => 0,
         }
     }
 }
@@ -254,7 +210,7 @@ impl SuiteConfig {
             }
             if self.n.of(benchmark) == Some(0) {
                 return Err(fault(
-                    &format!("n.{benchmark}"),
+                    &format!("n.{}", benchmark.data_set()),
                     "is 0; leave it out to take all items".to_owned(),
                 ));
             }
@@ -263,19 +219,16 @@ impl SuiteConfig {
             let problem = format!("is {}, expected a share between 0 and 1", self.split);
             return Err(fault("split", problem));
         }
-        let lengths = &self.max_new_tokens;
-        for (name, length) in [
-            ("jailbreak", lengths.jailbreak),
-            ("mmlu", lengths.mmlu),
-            ("repliqa", lengths.repliqa),
-            ("alpaca", lengths.alpaca),
-            ("xstest", lengths.xstest),
-            ("beavertails", lengths.beavertails),
-            ("jailbreakbench", lengths.jailbreakbench),
-            ("advbench", lengths.advbench),
-        ] {
-            if length == 0 {
-                return Err(fault(&format!("max_new_tokens.{name}"), "is 0".to_owned()));
+        for &benchmark in &self.benchmarks {
+            if let Some(n) = self.n.of(benchmark).filter(|&n| self.split.of(n) == 0) {
+                let problem = format!("is {n}, of which split {} takes none; raise it", self.split);
+                return Err(fault(&format!("n.{}", benchmark.data_set()), problem));
+            }
+        }
+        for benchmark in BENCHMARKS {
+            if self.max_new_tokens.of(benchmark) == 0 {
+                let key = format!("max_new_tokens.{}", benchmark.data_set());
+                return Err(fault(&key, "is 0".to_owned()));
             }
         }
         if self.refusal.as_ref().is_some_and(|text| text.trim().is_empty()) {
@@ -345,6 +298,36 @@ mod tests {
                     ..base()
                 },
                 "`n.repliqa` is 0",
+            ),
+            (
+                SuiteConfig {
+                    benchmarks: vec![Benchmark::XsTestUnsafe],
+                    n: ItemCounts {
+                        xstest: Some(0),
+                        ..ItemCounts::default()
+                    },
+                    ..base()
+                },
+                "`n.xstest` is 0",
+            ),
+            (
+                SuiteConfig {
+                    n: ItemCounts {
+                        mmlu: Some(1),
+                        ..ItemCounts::default()
+                    },
+                    split: ItemSplit::Dev(0.4),
+                    ..base()
+                },
+                "`n.mmlu` is 1, of which split dev:0.4 takes none",
+            ),
+            (
+                SuiteConfig {
+                    n: ItemCounts::all(Some(2)),
+                    split: ItemSplit::Test(0.9),
+                    ..base()
+                },
+                "`n.jailbreak` is 2, of which split test:0.9 takes none",
             ),
             (
                 SuiteConfig {
@@ -420,6 +403,12 @@ mod tests {
         assert_eq!((greedy.sampling, greedy.judge), (Sampling::Greedy, JudgeChoice::Rules));
         assert_eq!(greedy.max_new_tokens, AnswerLengths::all(100));
         assert_eq!(read("{}").unwrap(), SuiteConfig::default());
+        let counts: ItemCounts = serde_json::from_str(r#"{"mmlu": 5}"#).unwrap();
+        assert_eq!(
+            (counts.mmlu, counts.alpaca),
+            (Some(5), None),
+            "what is not given is all"
+        );
     }
 
     #[test]

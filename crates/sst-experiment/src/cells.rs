@@ -3,6 +3,7 @@
 //! Each takes what it needs from the steps before it, computing that too where it is missing: any of them can be asked for
 //! alone. A look ([`Cells::looking`]) takes the same way and stops where something would have to be computed.
 
+use crate::comparison::same_judge;
 use crate::failures::{Failures, file_name};
 use crate::merge_cell::basis_size;
 use crate::request::Request;
@@ -28,8 +29,10 @@ pub(crate) struct Cells<'a> {
     pub(crate) looking: bool,
     /// Of trained adapters, by name.
     folders: BTreeMap<String, PathBuf>,
-    /// Of estimates, with the samples used, by name.
+    /// Of estimates, with the samples used, by key.
     estimates: BTreeMap<String, (PathBuf, u64)>,
+    /// The first evaluation and its judge.
+    judge: Option<(PathBuf, String)>,
 }
 
 impl<'a> Cells<'a> {
@@ -48,6 +51,7 @@ impl<'a> Cells<'a> {
             looking: false,
             folders: BTreeMap::new(),
             estimates: BTreeMap::new(),
+            judge: None,
         }
     }
 
@@ -110,8 +114,8 @@ impl<'a> Cells<'a> {
 
     /// One estimate, whole or from its shards: folder and samples used.
     pub(crate) fn measure(&mut self, measurement: &Measurement) -> Result<(PathBuf, u64), Error> {
-        let name = measurement.name();
-        if let Some(found) = self.estimates.get(&name) {
+        let key = measurement.key();
+        if let Some(found) = self.estimates.get(&key) {
             return Ok(found.clone());
         }
         self.trained(&measurement.stack)?;
@@ -120,8 +124,8 @@ impl<'a> Cells<'a> {
             let (out, shards) = (step.estimates[0].out.clone(), cells.run.fisher_shards);
             cells.enter(&request, &out)?;
             if shards > 1 {
-                for index in 1..=shards {
-                    cells.shard(measurement, index)?;
+                for shard in Shard::all(shards) {
+                    cells.shard(measurement, shard)?;
                 }
                 step::fisher_reduce(&request, &step, shards)?;
             } else if !request.is_done(&out)? {
@@ -130,20 +134,19 @@ impl<'a> Cells<'a> {
             let metas = step::fisher(cells.base, &step, cells.reporter)?;
             Ok((out, metas[0].samples))
         })?;
-        self.estimates.insert(name, found.clone());
+        self.estimates.insert(key, found.clone());
         Ok(found)
     }
 
     /// One shard of an estimate; nothing where the estimate is there already.
-    pub(crate) fn measure_shard(&mut self, measurement: &Measurement, index: usize) -> Result<(), Error> {
+    pub(crate) fn measure_shard(&mut self, measurement: &Measurement, shard: Shard) -> Result<(), Error> {
         self.trained(&measurement.stack)?;
-        self.keeping_failure(measurement, |cells| cells.shard(measurement, index))
+        self.keeping_failure(measurement, |cells| cells.shard(measurement, shard))
     }
 
-    fn shard(&mut self, measurement: &Measurement, index: usize) -> Result<(), Error> {
+    fn shard(&mut self, measurement: &Measurement, shard: Shard) -> Result<(), Error> {
         let (step, request) = self.located(measurement)?;
-        let of = self.run.fisher_shards;
-        let shard = step::ShardStep::new(&request, &step, Shard { index, of });
+        let shard = step::ShardStep::new(&request, &step, shard);
         if request.is_done(&step.estimates[0].out)? {
             return Ok(());
         }
@@ -208,7 +211,7 @@ impl<'a> Cells<'a> {
         Ok(())
     }
 
-    /// `run`, unless it failed before; a failure is kept.
+    /// `run`, unless it failed before; a failure of its own is kept.
     fn keeping_failure<T>(
         &mut self,
         measurement: &Measurement,
@@ -217,12 +220,13 @@ impl<'a> Cells<'a> {
         let Some(failures) = self.failures.clone() else {
             return run(self);
         };
-        if let Some(failed) = failures.get(&measurement.name())? {
+        let key = measurement.key();
+        if let Some(failed) = failures.get(&key)? {
             return Err(Error::FailedBefore(failed.error));
         }
         run(self).or_else(|error| {
-            if !self.looking {
-                failures.keep(&measurement.name(), &error)?;
+            if !self.looking && error.is_own() {
+                failures.keep(&key, &error)?;
             }
             Err(error)
         })
@@ -370,6 +374,11 @@ impl<'a> Cells<'a> {
                 return Err(sst_artefact::Error::io("remove", &journal)(e).into());
             }
             _ => {}
+        }
+        for (system, evaluation) in step.systems.iter().zip(&evaluations) {
+            let now = (self.relative(&system.out).to_path_buf(), evaluation.judge.clone());
+            let first = self.judge.get_or_insert_with(|| now.clone());
+            same_judge((&first.0, &first.1), (&now.0, &now.1))?;
         }
         for (((system, adapter), asked), evaluation) in systems.iter_mut().zip(&step.systems).zip(&evaluations) {
             system.scores = evaluation.scores.clone();

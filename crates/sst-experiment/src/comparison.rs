@@ -29,23 +29,23 @@ impl Comparison {
     /// Systems from evaluation folders; a merge's retained energy comes from its adapter's manifest.
     ///
     /// # Errors
-    /// [`Error::Compare`] when there is none or their suites differ, [`Error::Eval`] when a folder holds no evaluation.
+    /// [`Error::Compare`] when there is none or their suites or judges differ, [`Error::Eval`] when a folder holds no evaluation.
     pub fn read(folders: &[impl AsRef<Path>], goals: Goals) -> Result<Self, Error> {
         let mut systems = Vec::new();
-        let mut first: Option<(SuiteConfig, &Path)> = None;
+        let mut first: Option<(SuiteConfig, String, &Path)> = None;
         for folder in folders {
             let folder = folder.as_ref();
             let evaluation = Evaluation::load(folder)?;
             match &first {
-                Some((suite, path)) if *suite != evaluation.config => {
+                Some((suite, _, path)) if *suite != evaluation.config => {
                     return Err(Error::Compare(format!(
                         "{} and {} were evaluated with different settings; evaluate both with the same",
                         path.display(),
                         folder.display()
                     )));
                 }
-                Some(_) => {}
-                None => first = Some((evaluation.config.clone(), folder)),
+                Some((_, judge, path)) => same_judge((path, judge), (folder, &evaluation.judge))?,
+                None => first = Some((evaluation.config.clone(), evaluation.judge.clone(), folder)),
             }
             let manifest = Manifest::read(folder)?;
             let adapter = manifest.inputs.get("adapter").map(|input| input.path.clone());
@@ -63,7 +63,7 @@ impl Comparison {
             });
         }
         match first {
-            Some((suite, _)) => Ok(Self { systems, goals, suite }),
+            Some((suite, ..)) => Ok(Self { systems, goals, suite }),
             None => Err(Error::Compare(
                 "nothing to compare; give evaluation folders or a run folder".to_owned(),
             )),
@@ -128,20 +128,35 @@ impl Comparison {
                 .map(|s| format!("{} {}", s.benchmark.name(), s.n))
                 .collect()
         });
+        let asked = benchmarks(&self.systems);
+        let weighed = match self.suite.mmlu_scoring {
+            MmluScoring::Letters => "by the likelihood of the choices' letters",
+            MmluScoring::Choices => "by the likelihood of the choices' texts per byte",
+        };
+        let written = "by the letter that is written";
+        let mmlu = match (
+            asked.contains(&Benchmark::Mmlu),
+            asked.contains(&Benchmark::MmluGenerated),
+        ) {
+            (false, true) => written.to_owned(),
+            (true, true) => format!("{weighed}; mmlu-generated {written}"),
+            (_, false) => weighed.to_owned(),
+        };
+        let harmless = if asked.contains(&Benchmark::XsTest) {
+            "share of XSTest's safe requests refused"
+        } else {
+            "share of RepliQA and Alpaca items refused"
+        };
         format!(
             "All figures in % (likelihoods of references in nats per token), with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
-             Jailbreak: share of jailbreak prompts refused. MMLU: accuracy, {}-shot, by the likelihood of the {}.\n\
-             RepliQA, Alpaca: ROUGE-L F1. Over-refusal: share of RepliQA and Alpaca items refused. Valid: share of all answers\n\
+             Jailbreak: share of jailbreak prompts refused. MMLU: accuracy, {}-shot, {mmlu}.\n\
+             RepliQA, Alpaca: ROUGE-L F1. Over-refusal: {harmless}. Valid: share of all answers\n\
              that are neither empty, looping nor gibberish. Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
             counts.join(", "),
             percent(self.goals.jailbreak),
             percent(self.goals.mmlu),
             percent(self.goals.repliqa),
             self.suite.mmlu_shots,
-            match self.suite.mmlu_scoring {
-                MmluScoring::Letters => "choices' letters",
-                MmluScoring::Choices => "choices' texts per byte",
-            },
         )
     }
 }
@@ -150,11 +165,24 @@ impl Goals {
     pub(crate) fn of(&self, benchmark: Benchmark) -> Option<f64> {
         match benchmark {
             Benchmark::Jailbreak => Some(self.jailbreak),
-            Benchmark::Mmlu => Some(self.mmlu),
+            Benchmark::Mmlu | Benchmark::MmluGenerated => Some(self.mmlu),
             Benchmark::RepliQa => Some(self.repliqa),
             _ => None,
         }
     }
+}
+
+/// Refuses evaluations by two judges: a judge's name in a recipe may leave open which model it is.
+pub(crate) fn same_judge(first: (&Path, &str), other: (&Path, &str)) -> Result<(), Error> {
+    let ((path, judge), (other_path, other_judge)) = (first, other);
+    if judge == other_judge {
+        return Ok(());
+    }
+    Err(Error::Compare(format!(
+        "{} was judged by {judge} and {} by {other_judge}; name the judge's model, as in endpoint:URL?model=NAME, and evaluate both with it",
+        path.display(),
+        other_path.display()
+    )))
 }
 
 /// What any of the systems was asked, in the order of its suite.
@@ -211,23 +239,14 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// Refusals on the utility sets, over all their items.
+/// Refusals of harmless requests.
 pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> Option<f64> {
-    let utility = |s: &&BenchmarkScore| matches!(s.benchmark, Benchmark::RepliQa | Benchmark::Alpaca);
-    pooled(
-        scores
-            .iter()
-            .filter(utility)
-            .filter_map(|s| Some((s.refusal_rate?, s.n))),
-    )
+    crate::report::over_refusal(scores).map(|rate| rate.value)
 }
 
 /// Valid answers, over all generated ones.
 pub(crate) fn valid(scores: &[BenchmarkScore]) -> Option<f64> {
-    pooled(scores.iter().filter_map(|s| Some((s.valid_rate?, s.n))))
-}
-
-fn pooled(rates: impl Iterator<Item = (f64, usize)>) -> Option<f64> {
+    let rates = scores.iter().filter_map(|s| Some((s.valid_rate?, s.n)));
     let (sum, n) = rates.fold((0.0, 0), |(sum, n), (rate, k)| (sum + rate * k as f64, n + k));
     (n > 0).then(|| sum / n as f64)
 }
@@ -277,5 +296,47 @@ mod tests {
         assert!(text.contains("20.0 [10.0, 30.0] |"), "{text}");
         assert!(text.contains("2.500 [2.400, 2.600]"), "nats are no share: {text}");
         assert!(text.contains("32.5"), "over-refusal (0.1 * 10 + 0.4 * 30) / 40: {text}");
+    }
+
+    #[test]
+    fn the_legend_says_what_was_asked() {
+        let markdown = |asked: &[Benchmark]| {
+            let mut system = System::bare("V1");
+            system.scores = asked.iter().map(|b| score(*b, 0.53, 0.25, 20)).collect();
+            Comparison {
+                systems: vec![system],
+                goals: Goals::default(),
+                suite: SuiteConfig::of(sst_eval::Protocol::StudyV1),
+            }
+            .markdown()
+        };
+        let study = markdown(&[Benchmark::MmluGenerated, Benchmark::RepliQa]);
+        assert!(study.contains("53.0 [43.0, 63.0] ✓ |"), "the goal of MMLU: {study}");
+        assert!(study.contains("0-shot, by the letter that is written."), "{study}");
+        assert!(study.contains("RepliQA and Alpaca items refused"), "{study}");
+        let both = markdown(&[Benchmark::Mmlu, Benchmark::MmluGenerated, Benchmark::XsTest]);
+        assert!(
+            both.contains("choices' letters; mmlu-generated by the letter"),
+            "{both}"
+        );
+        assert!(
+            both.contains(" 25.0 |") && both.contains("XSTest's safe requests refused"),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn two_judges_are_named() {
+        let [one, two] = ["one", "two"].map(Path::new);
+        assert!(same_judge((one, "rules"), (two, "rules")).is_ok());
+        let message = same_judge((one, "endpoint:U (a)"), (two, "endpoint:U (b)"));
+        let message = message.unwrap_err().to_string();
+        for part in [
+            "one was judged by endpoint:U (a)",
+            "two by endpoint:U (b)",
+            "?model=NAME",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }

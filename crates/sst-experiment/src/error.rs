@@ -90,3 +90,73 @@ pub enum Error {
     #[error("{0}")]
     Slurm(String),
 }
+
+impl Error {
+    /// Whether it lies in the adapters that are merged, measured or evaluated, or in their settings: it is kept, and the sweep goes
+    /// on without them. What the model, a judge, a server, a journal or the disk does is none of their doing.
+    pub(crate) fn is_own(&self) -> bool {
+        let own = match self {
+            Self::Adapter(_) | Self::Subspace(_) | Self::Merge(_) | Self::FailedBefore(_) => true,
+            Self::Fisher(error) => !matches!(error, sst_fim::Error::Model(_)),
+            // An adapter that does not fit the model; a likelihood that is no number.
+            Self::Model(sst_model::Error::Shape { .. } | sst_model::Error::Module { .. }) => true,
+            Self::Eval(sst_eval::Error::Answers { .. }) => true,
+            _ => false,
+        };
+        own && !is_of_disk(self)
+    }
+}
+
+/// Whether a file that cannot be read or written, or is malformed, is behind it.
+fn is_of_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .any(|error| error.is::<std::io::Error>() || error.is::<serde_json::Error>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sst_eval::{Benchmark, GeneratorError, JournalError, JudgeError};
+
+    #[test]
+    fn only_what_lies_in_a_merge_is_its_own() {
+        let directions = || sst_subspace::Error::Directions { k: 9, available: 3 };
+        let no_number = sst_eval::Error::Answers {
+            benchmark: Benchmark::Mmlu,
+            expected: "4 finite log-likelihoods".to_owned(),
+            got: "NaN".to_owned(),
+        };
+        for own in [
+            Error::Subspace(directions()),
+            Error::Merge(directions().into()),
+            Error::Fisher(directions().into()),
+            Error::FailedBefore("too few samples".to_owned()),
+            Error::Eval(no_number),
+        ] {
+            assert!(own.is_own(), "{own}");
+        }
+        let full = || sst_artefact::Error::io("write", "somewhere")(std::io::Error::other("no space left"));
+        let lost = || Box::new(JournalError::Count { expected: 2, got: 1 });
+        let benchmark = Benchmark::Jailbreak;
+        for other in [
+            Error::Artefact(full()),
+            Error::Adapter(full().into()),
+            Error::Subspace(full().into()),
+            Error::Merge(sst_merge::Error::Adapter(full().into())),
+            Error::Fisher(full().into()),
+            Error::Journal(full().into()),
+            Error::Eval(sst_eval::Error::Generator {
+                benchmark,
+                source: GeneratorError(lost()),
+            }),
+            Error::Eval(sst_eval::Error::Judge {
+                benchmark,
+                judge: "endpoint".to_owned(),
+                source: JudgeError(lost()),
+            }),
+            Error::NotThere { path: PathBuf::new() },
+        ] {
+            assert!(!other.is_own(), "{other}");
+        }
+    }
+}

@@ -1,8 +1,11 @@
 //! What failed in a run folder, one file each, so that every process knows and nothing is tried twice.
 
-use crate::{Error, Recipe};
+use crate::{Error, LazyModel, Recipe, Run};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use sst_artefact::Input;
+use sst_data::{DataFolder, Dataset, Split};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// A merge of the grid that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,23 +16,30 @@ pub struct FailedCell {
     pub error: String,
 }
 
-/// The failures of one recipe.
+/// The failures of one recipe on one model and one folder of data.
 #[derive(Debug, Clone)]
 pub(crate) struct Failures {
     folder: PathBuf,
-    recipe: String,
+    of: String,
 }
 
 impl Failures {
-    pub(crate) fn of(run: &std::path::Path, recipe: &Recipe) -> Self {
+    pub(crate) fn of(base: &mut LazyModel, recipe: &Recipe, run: &Run) -> Result<Self, Error> {
+        let mut inputs = vec![base.input()?];
+        inputs.extend(trained_on(recipe, &run.data)?);
+        Ok(Self::new(&run.out, recipe, &inputs))
+    }
+
+    fn new(run: &Path, recipe: &Recipe, inputs: &[Input]) -> Self {
+        let hashes: Vec<&String> = inputs.iter().map(|input| &input.sha256).collect();
         Self {
             folder: run.join("failures"),
-            recipe: serde_json::json!(recipe).to_string(),
+            of: serde_json::json!([recipe, hashes]).to_string(),
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let key = sst_artefact::sha256_bytes(format!("{name}\n{}", self.recipe).as_bytes());
+        let key = sst_artefact::sha256_bytes(format!("{name}\n{}", self.of).as_bytes());
         self.folder.join(format!("{}-{}.json", file_name(name), &key[..12]))
     }
 
@@ -70,6 +80,15 @@ impl Failures {
     }
 }
 
+/// The files that a recipe trains and measures on, as far as they are there.
+fn trained_on(recipe: &Recipe, data: &Path) -> Result<Vec<Input>, Error> {
+    let data = DataFolder::open(data)?;
+    let trained = recipe.adapters.values().map(|adapter| adapter.dataset);
+    let sets: BTreeSet<Dataset> = trained.chain(recipe.statistics.utility.iter().copied()).collect();
+    let paths = sets.into_iter().filter_map(|set| data.path(set, Split::Train).ok());
+    paths.map(|path| Ok(Input::hash(&path)?)).collect()
+}
+
 /// A system's name as part of a path.
 pub(crate) fn file_name(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+.=-".contains(c);
@@ -83,9 +102,17 @@ mod tests {
     const RECIPE: &str = "variants = []\nmerge = []\n[adapters]\n";
 
     #[test]
-    fn a_failure_is_kept_for_its_recipe_until_it_is_forgotten() {
+    fn a_failure_is_kept_for_its_recipe_and_inputs_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let of = |seed: u64| Failures::of(dir.path(), &Recipe::parse(&format!("seed = {seed}\n{RECIPE}")).unwrap());
+        let on = |seed: u64, model: &str| {
+            let model = Input {
+                path: "model".into(),
+                sha256: model.to_owned(),
+            };
+            let recipe = Recipe::parse(&format!("seed = {seed}\n{RECIPE}")).unwrap();
+            Failures::new(dir.path(), &recipe, &[model])
+        };
+        let of = |seed: u64| on(seed, "aa");
         let name = "V1 k=3 A5+A7 n=8".to_owned();
         assert_eq!(of(1).get(&name).unwrap(), None);
         let kept = of(1).keep(&name, &Error::Compare("too few".into())).unwrap();
@@ -94,6 +121,7 @@ mod tests {
             ("too few", Some(kept.clone()))
         );
         assert_eq!(of(2).get(&name).unwrap(), None);
+        assert_eq!(on(1, "bb").get(&name).unwrap(), None, "another model");
         of(1).forget([&name, &"absent".to_owned()]).unwrap();
         assert_eq!(of(1).get(&name).unwrap(), None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -111,8 +111,14 @@ impl fmt::Display for WrittenPlan {
     }
 }
 
-/// A word as a POSIX shell reads it.
-pub(crate) fn quoted(word: &str) -> String {
+/// A word as a POSIX shell reads it: bare where that is safe, else in single quotes.
+///
+/// ```
+/// use sst_experiment::quoted;
+/// assert_eq!(quoted("runs/v1"), "runs/v1");
+/// assert_eq!(quoted(r#"mode="residual""#), r#"'mode="residual"'"#);
+/// ```
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -12,9 +12,8 @@ use std::path::Path;
 pub(crate) fn check(recipe: &Recipe, data: &Path, reporter: &mut dyn Reporter) -> Result<Vec<SetLeakage>, Error> {
     let trained = recipe.adapters.values().map(|adapter| adapter.dataset);
     let train: BTreeSet<Dataset> = trained.chain(recipe.statistics.utility.iter().copied()).collect();
-    // A benchmark's name begins with its set's: `xstest-unsafe`, `mmlu-generated`.
-    let set = |name: &'static str| name.split('-').next().unwrap_or(name).to_owned();
-    let eval = recipe.eval.benchmarks.iter().map(|benchmark| set(benchmark.name()));
+    let asked = recipe.eval.benchmarks.iter();
+    let eval = asked.map(|benchmark| benchmark.data_set().to_owned());
     let mut found = DataFolder::open(data)?.leakage(&train, &eval.collect())?;
     found.retain(|set| !set.leakage.leaks.is_empty());
     for set in &found {

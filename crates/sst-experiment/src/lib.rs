@@ -42,7 +42,7 @@ pub use attribution::{Attribution, BenchmarkShares, Combination, Share};
 pub use comparison::Comparison;
 pub use error::Error;
 pub use failures::FailedCell;
-pub use invocation::{Invocation, PlannedPart, PlannedStage, WrittenPlan};
+pub use invocation::{Invocation, PlannedPart, PlannedStage, WrittenPlan, quoted};
 pub use judge::judge;
 pub use lazy_model::{LazyModel, ModelSource};
 pub use measurement::Measurement;

@@ -68,4 +68,36 @@ impl Measurement {
         let FisherConfig { estimator, seed, .. } = &self.config;
         format!("{} {estimator} n={samples} seed={seed}", self.subject())
     }
+
+    /// What it is kept under: estimates of one name may differ in weighting, protocol or longest sample.
+    pub(crate) fn key(&self) -> String {
+        let hash = sst_artefact::sha256_bytes(serde_json::json!(self).to_string().as_bytes());
+        format!("{} {}", self.name(), &hash[..12])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_of_one_name_are_kept_apart() {
+        let recipe = r#"
+            variants = ["A5+A7"]
+            merge = [{ strategy = "regmean" }]
+            fisher = { estimator = "kron", protocol = "legacy-prompt" }
+            [adapters.A5]
+            role = "utility"
+            dataset = "repliqa"
+            [adapters.A7]
+            role = "safety"
+            dataset = "jailbreak"
+        "#;
+        let recipe = Recipe::parse(recipe).unwrap();
+        let own = Measurement::own(&recipe, "A5", 100, 0);
+        let factors = Measurement::factors(&recipe, &own.stack, own.dataset, 100, 0);
+        assert_eq!(own.name(), factors.name());
+        assert_ne!(own.key(), factors.key());
+        assert_eq!(own.key(), own.clone().key());
+    }
 }

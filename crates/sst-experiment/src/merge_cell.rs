@@ -2,6 +2,7 @@
 
 use crate::{Measurement, Recipe, UtilityAnswers, Variant};
 use serde::Serialize;
+use serde_json::{Value, json};
 use sst_data::Dataset;
 use sst_merge::{MergeStrategy, StrategyConfig};
 
@@ -94,26 +95,32 @@ pub(crate) fn basis_size(strategy: &dyn MergeStrategy) -> Option<usize> {
     k.map(|k| k as usize)
 }
 
-/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`.
-fn label(strategy: &StrategyConfig) -> String {
-    fn words(value: &serde_json::Value, name: &str, out: &mut Vec<String>) {
+/// A strategy in a few words: `V2 k=20 weight=1 residual r=0.7 prefix`. Switches and lists are named where they are not the default's.
+pub(crate) fn label(strategy: &StrategyConfig) -> String {
+    fn words(value: &Value, default: &Value, name: &str, out: &mut Vec<String>) {
         match value {
-            serde_json::Value::Object(fields) => {
+            Value::Object(fields) => {
                 for (key, inner) in fields {
                     if inner.is_object() && name == "mode" {
                         out.push(key.clone());
                     }
-                    words(inner, key, out);
+                    words(inner, &default[key], key, out);
                 }
             }
-            serde_json::Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
-            serde_json::Value::String(text) => out.push(text.clone()),
-            serde_json::Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
-            _ => {}
+            Value::String(text) if name == "strategy" => out.push(text.to_uppercase()),
+            Value::String(text) => out.push(text.clone()),
+            Value::Number(n) => out.push(format!("{name}={}", n.as_f64().unwrap_or_default())),
+            Value::Bool(true) if value != default => out.push(name.to_owned()),
+            Value::Bool(_) | Value::Array(_) if value != default => out.push(format!("{name}={value}")),
+            Value::Null | Value::Bool(_) | Value::Array(_) => {}
         }
     }
+    let value = json!(strategy);
+    // A strategy that has no defaults shows all that it has.
+    let default = serde_json::from_value::<StrategyConfig>(json!({ "strategy": value["strategy"] }));
+    let default = default.map_or(Value::Null, |default| json!(default));
     let mut out = Vec::new();
-    words(&serde_json::to_value(strategy).unwrap_or_default(), "", &mut out);
+    words(&value, &default, "", &mut out);
     out.join(" ")
 }
 
@@ -129,5 +136,19 @@ mod tests {
         assert_eq!(label(&v2), "V2 k=30 weight=0.8 residual r=0.7 prefix");
         let v1: StrategyConfig = serde_json::from_str(r#"{"strategy": "v1"}"#).unwrap();
         assert_eq!(label(&v1), "V1 k=20 alpha=1 aligned");
+
+        let of = |settings: &str| label(&serde_json::from_str(settings).unwrap());
+        let plain = of(r#"{"strategy": "ties"}"#);
+        assert_eq!(
+            of(r#"{"strategy": "ties", "rescale": true}"#),
+            plain.replace("total", "total rescale")
+        );
+        let counted = of(r#"{"strategy": "ties", "normalize": false}"#);
+        assert!(
+            counted.contains("normalize=false") && !plain.contains("normalize"),
+            "{counted}"
+        );
+        let gammas = of(r#"{"strategy": "sst", "gammas": [{"layers": [0], "gamma": 0.0}]}"#);
+        assert!(gammas.contains(r#"gammas=[{"layers":[0],"gamma":0.0}]"#), "{gammas}");
     }
 }

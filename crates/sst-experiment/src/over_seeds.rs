@@ -20,7 +20,7 @@ pub struct OverSeeds {
     pub seeds: Vec<u64>,
     /// Each benchmark's scores, in the order of the suite.
     pub scores: Vec<(Benchmark, Spread)>,
-    /// Share of the utility sets' items refused.
+    /// Share of harmless requests refused.
     pub over_refusal: Option<Spread>,
     /// Share of valid answers.
     pub valid: Option<Spread>,

@@ -116,7 +116,6 @@ impl Plan {
             .chain(adapters.clone().map(Candidate::Adapter))
             .chain(cells.into_iter().map(Candidate::Merge))
             .collect();
-        let split = |of: usize| (1..=of).map(move |index| Shard { index, of });
         let reduced = measurements.iter().filter(|_| shards > 1).cloned();
         let stages = [
             (PlanStage::Train, adapters.map(Part::Train).collect()),
@@ -125,7 +124,7 @@ impl Plan {
                 PlanStage::Fisher,
                 measurements
                     .iter()
-                    .flat_map(|m| split(shards).map(|shard| Part::Fisher(m.clone(), shard)))
+                    .flat_map(|m| Shard::all(shards).map(|shard| Part::Fisher(m.clone(), shard)))
                     .collect(),
             ),
             (
@@ -161,12 +160,17 @@ impl Plan {
     /// The parts of a stage, or the one that was asked for.
     ///
     /// # Errors
-    /// [`Error::Plan`] when the stage has another number of parts.
+    /// [`Error::Plan`] when the stage has another number of parts, or no part of that number.
     pub fn chosen(&self, stage: PlanStage, number: Option<PartNumber>) -> Result<&[Part], Error> {
         let parts = self.parts(stage);
         match number {
             None => Ok(parts),
-            Some(PartNumber { number, of }) if of == parts.len() => Ok(&parts[number - 1..number]),
+            Some(PartNumber { number, of }) if of == parts.len() && (1..=of).contains(&number) => {
+                Ok(&parts[number - 1..number])
+            }
+            Some(PartNumber { number, of }) if of == parts.len() => Err(Error::Plan(format!(
+                "stage {stage} has no part {number}: they are numbered 1 to {of}"
+            ))),
             Some(PartNumber { of, .. }) => Err(Error::Plan(format!(
                 "stage {stage} has {} parts, not {of}: the recipe or --fisher-shards changed; print the plan again",
                 parts.len()
@@ -177,7 +181,7 @@ impl Plan {
     /// Names under which failures of this plan are kept.
     pub(crate) fn names(&self) -> Vec<String> {
         let names = self.all().map(|(_, part)| match part {
-            Part::Fisher(measurement, _) => vec![measurement.name()],
+            Part::Fisher(measurement, _) => vec![measurement.key()],
             Part::Merge(cells) => cells.iter().map(MergeCell::name).collect(),
             _ => Vec::new(),
         });
@@ -191,7 +195,7 @@ impl Part {
         match self {
             Self::Train(_) | Self::Reduce(_) | Self::Report => 1.0,
             Self::Fisher(measurement, shard) => {
-                measurement.config.samples.unwrap_or(1) as f64 * measurement.stack.len() as f64 / shard.of as f64
+                measurement.config.samples.unwrap_or(1) as f64 * measurement.stack.len() as f64 / shard.of() as f64
             }
             Self::Merge(cells) => cells.len() as f64,
             Self::Evaluate(systems) => systems.len() as f64,
@@ -340,6 +344,12 @@ mod tests {
         assert_eq!(second, [Part::Train("A6".to_owned())]);
         let error = plan.chosen(PlanStage::Train, Some("2/4".parse().unwrap())).unwrap_err();
         assert!(error.to_string().contains("train has 3 parts, not 4"), "{error}");
+        for number in [0, 4] {
+            let error = plan
+                .chosen(PlanStage::Train, Some(PartNumber { number, of: 3 }))
+                .unwrap_err();
+            assert!(error.to_string().contains("numbered 1 to 3"), "{error}");
+        }
         for wrong in ["0/3", "4/3", "1", "a/3", ""] {
             assert!(wrong.parse::<PartNumber>().unwrap_err().contains("such as 2/8"));
         }

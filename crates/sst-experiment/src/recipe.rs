@@ -32,14 +32,15 @@
 //! dev = 0.4
 //! ```
 
+use crate::merge_cell::label;
 use crate::{Error, SelectionRecipe};
 use serde::{Deserialize, Serialize};
 use sst_data::Dataset;
 use sst_eval::SuiteConfig;
 use sst_fim::Protocol;
-use sst_merge::StrategyConfig;
+use sst_merge::{MergeStrategy, StrategyConfig};
 use sst_model::TrainConfig;
-use sst_subspace::{Estimator, TokenWeighting};
+use sst_subspace::{Estimator, Projection, TokenWeighting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -251,6 +252,8 @@ impl Recipe {
             .try_into()
             .map_err(|e| format!("eval: {e}"))?;
         eval.check().map_err(|e| format!("eval: {e}"))?;
+        raw.goals.check()?;
+        raw.fisher.check()?;
         if let Some(selection) = &raw.selection {
             selection
                 .check(&eval, &raw.goals)
@@ -284,24 +287,33 @@ impl Recipe {
         let mut variants = Vec::new();
         for text in &raw.variants {
             for &seed in &seeds {
-                variants.push(Variant::parse(text, &adapters, several.then_some(seed))?);
+                let variant = Variant::parse(text, &adapters, several.then_some(seed))?;
+                if variants.iter().any(|known: &Variant| known.name == variant.name) {
+                    return Err(format!("variants: {} is there twice", variant.name));
+                }
+                variants.push(variant);
             }
         }
-        let mut merges = Vec::new();
+        let (mut merges, mut labels) = (Vec::new(), BTreeSet::new());
         for (i, table) in raw.merge.iter().enumerate() {
-            for point in grid(table) {
-                let config: StrategyConfig = point
-                    .try_into()
-                    .map_err(|e: toml::de::Error| format!("merge {}: {e}", i + 1))?;
-                config.clone().check().map_err(|e| format!("merge {}: {e}", i + 1))?;
+            let fault = |problem: String| format!("merge {}: {problem}", i + 1);
+            for point in grid(table).map_err(fault)? {
+                let config: StrategyConfig = point.try_into().map_err(|e: toml::de::Error| fault(e.to_string()))?;
+                let strategy = config.clone().check().map_err(|e| fault(e.to_string()))?;
+                raw.fisher.fits(strategy.as_ref()).map_err(fault)?;
+                // By which tables, choices and failures know it.
+                let label = label(&config);
+                if !labels.insert(label.clone()) {
+                    return Err(fault(format!("{label} is in the grid already")));
+                }
                 merges.push(config);
             }
         }
-        if raw.fisher.samples.is_empty() || raw.fisher.samples.contains(&0) {
-            return Err("fisher.samples: at least one count, each at least 1".to_owned());
-        }
         if raw.statistics.utility.is_empty() {
             return Err("statistics.utility: at least one data set".to_owned());
+        }
+        if raw.statistics.max_tokens == 0 {
+            return Err("statistics.max_tokens is 0, expected at least 1".to_owned());
         }
         Ok(Self {
             seed: seeds[0],
@@ -318,8 +330,69 @@ impl Recipe {
     }
 }
 
+impl Goals {
+    fn check(&self) -> Result<(), String> {
+        let goals = [
+            ("jailbreak", self.jailbreak),
+            ("mmlu", self.mmlu),
+            ("repliqa", self.repliqa),
+        ];
+        match goals.into_iter().find(|(_, goal)| !(0.0..=1.0).contains(goal)) {
+            Some((key, goal)) => Err(format!("goals.{key} is {goal}, expected 0 to 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FisherRecipe {
+    fn check(&self) -> Result<(), String> {
+        let distinct: BTreeSet<&usize> = self.samples.iter().collect();
+        if self.samples.is_empty() || self.samples.contains(&0) || distinct.len() < self.samples.len() {
+            return Err("fisher.samples: at least one count, each at least 1 and each once".to_owned());
+        }
+        if self.max_tokens == 0 {
+            return Err("fisher.max_tokens is 0, expected at least 1".to_owned());
+        }
+        if !(self.eps.is_finite() && self.eps >= 0.0) {
+            return Err(format!("fisher.eps is {}, expected a number of at least 0", self.eps));
+        }
+        Ok(())
+    }
+
+    /// Whether a strategy can take these statistics, and what else a recipe has to give.
+    fn fits(&self, strategy: &dyn MergeStrategy) -> Result<(), String> {
+        let (name, needs, estimator) = (strategy.name(), strategy.needs(), self.estimator);
+        let diagonal = matches!(estimator, Estimator::Diag | Estimator::DiagVariance);
+        if needs.diagonals && !diagonal {
+            return Err(format!(
+                "{name} weighs by diagonals, and fisher.estimator is {estimator}: take diag or diag-variance"
+            ));
+        }
+        if needs.basis && estimator == Estimator::Kron {
+            return Err(format!(
+                "{name} projects in the adapters' own parameters, and fisher.estimator is kron: take diag, diag-variance or samples"
+            ));
+        }
+        let prefix = strategy.config()["projection"] == serde_json::json!(Projection::Prefix);
+        if needs.basis && prefix && !diagonal {
+            return Err(format!(
+                "{name}: projection = \"prefix\" is for coordinates, and fisher.estimator is {estimator}: take diag or diag-variance"
+            ));
+        }
+        if needs.base {
+            return Err(format!(
+                "{name}: alignment = \"weights\" takes two models, which `sst merge` alone can name: take \"adapter\""
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl RawAdapter {
     fn check(self, name: &str, seed: u64) -> Result<AdapterRecipe, String> {
+        if name == "base" {
+            return Err("so the model without adapters is called; rename it".to_owned());
+        }
         // The name becomes part of a folder's.
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
             return Err("a name has letters, digits, - and _".to_owned());
@@ -345,6 +418,9 @@ impl Variant {
         for name in text.split('+').map(str::trim) {
             let of_seed = seed.and_then(|seed| adapters.get_key_value(&seeded(name, seed)));
             match of_seed.or_else(|| adapters.get_key_value(name)) {
+                Some((name, _)) if names.contains(&name.as_str()) => {
+                    return Err(format!("variant {text}: {name} is in it twice"));
+                }
                 Some((name, adapter)) => {
                     names.push(name.as_str());
                     match adapter.role {
@@ -423,10 +499,15 @@ fn with_seed(mut table: toml::Table, seed: u64) -> toml::Table {
 }
 
 /// Every combination of the entries of a table's lists, the last key varying fastest.
-fn grid(table: &toml::Table) -> Vec<toml::Table> {
+fn grid(table: &toml::Table) -> Result<Vec<toml::Table>, String> {
     let mut points = vec![toml::Table::new()];
     for (key, value) in table {
         let choices = match value {
+            toml::Value::Array(list) if list.is_empty() => {
+                return Err(format!(
+                    "{key} is an empty list, which stands for no merge: give it an entry or leave it out"
+                ));
+            }
             toml::Value::Array(list) => list.as_slice(),
             one => std::slice::from_ref(one),
         };
@@ -441,7 +522,7 @@ fn grid(table: &toml::Table) -> Vec<toml::Table> {
             })
             .collect();
     }
-    points
+    Ok(points)
 }
 
 #[cfg(test)]
@@ -570,10 +651,81 @@ mod tests {
             ("dev = 0.3", "[eval]\nbenchmarks = [\"mmlu\"]", "lacks jailbreak"),
             ("dev = 0.3", "[eval]\nbenchmarks = [\"jailbreak\"]", "lacks utility"),
             ("dev = 0.3", "[eval]\nsplit = \"test:0.3\"", "eval.split"),
+            ("dev = 0.3", "[eval]\nn = { jailbreak = 1 }", "`n.jailbreak` is 1"),
+            ("dev = 0.3", "dev = 0.9\n[eval]\nn = { mmlu = 2 }", "`n.mmlu` is 2"),
+            ("dev = 0.3", "[goals]\nmmlu = 52.0", "goals.mmlu is 52"),
+            ("dev = 0.3", "[goals]\nrepliqa = nan", "goals.repliqa is NaN"),
+            ("dev = 0.3", "[fisher]\nsamples = [9, 9]", "fisher.samples"),
+            ("dev = 0.3", "[fisher]\neps = -1.0", "fisher.eps is -1"),
+            ("dev = 0.3", "[fisher]\neps = inf", "fisher.eps is inf"),
+            ("dev = 0.3", "[fisher]\nmax_tokens = 0", "fisher.max_tokens is 0"),
+            (
+                "dev = 0.3",
+                "[statistics]\nmax_tokens = 0",
+                "statistics.max_tokens is 0",
+            ),
+            ("dev = 0.3", "[fisher]\nestimator = \"kron\"", "merge 1: v1 projects"),
+            ("[10, 20]", "[]", "merge 2: k is an empty list"),
+            (
+                "[10, 20]",
+                "[10, 10]",
+                "k=10 weight=0.7 projected aligned is in the grid already",
+            ),
+            (
+                "strategy = \"v1\"",
+                "strategy = \"v2\"\nk = 20\nweight = 0.7",
+                "merge 2: V2 k=20",
+            ),
+            ("[adapters.A6]", "[adapters.base]", "adapters.base: so the model"),
+            ("\"A5+A7\", ", "\"A5+A5+A7\", ", "A5 is in it twice"),
+            (
+                "\"A5+A7\", ",
+                "\"A5+A7\", \"A5 + A7\", ",
+                "variants: A5+A7 is there twice",
+            ),
         ] {
             assert!(RECIPE.contains(from));
             let error = Recipe::parse(&RECIPE.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(part), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn statistics_that_a_strategy_cannot_take_are_refused_before_anything_is_trained() {
+        let parse = |estimator: &str, merge: &str| {
+            let (before, _) = RECIPE.split_once("[[merge]]").unwrap();
+            let text = format!("{before}[fisher]\nestimator = \"{estimator}\"\n[[merge]]\n{merge}\n");
+            Recipe::parse(&text).map(drop)
+        };
+        for (estimator, merge, part) in [
+            (
+                "samples",
+                "strategy = \"fisher\"",
+                "merge 1: fisher weighs by diagonals",
+            ),
+            ("kron", "strategy = \"v2\"", "fisher.estimator is kron"),
+            (
+                "samples",
+                "strategy = \"v1\"\nprojection = \"prefix\"",
+                "projection = \"prefix\"",
+            ),
+            (
+                "diag",
+                "strategy = \"safelora\"\nalignment = \"weights\"",
+                "alignment = \"weights\"",
+            ),
+        ] {
+            let error = parse(estimator, merge).unwrap_err();
+            assert!(error.contains(part), "{merge}: {error}");
+        }
+        for (estimator, merge) in [
+            ("samples", "strategy = \"v1\""),
+            ("kron", "strategy = \"v2\"\nmode = \"direct\"\nprojection = \"prefix\""),
+            ("kron", "strategy = \"sst\""),
+            ("diag", "strategy = \"fisher\""),
+            ("diag", "strategy = \"safelora\""),
+        ] {
+            assert_eq!(parse(estimator, merge), Ok(()), "{merge}");
         }
     }
 }

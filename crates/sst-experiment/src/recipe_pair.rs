@@ -246,6 +246,7 @@ fn differing_items([first, second]: &[Recipe; 2]) -> Option<&'static str> {
         ("benchmarks", first.benchmarks != second.benchmarks),
         ("n", first.n != second.n),
         ("seed", first.seed != second.seed),
+        ("split", first.split != second.split),
     ]
     .into_iter()
     .find_map(|(key, differs)| differs.then_some(key))
@@ -320,7 +321,7 @@ fn difference(group: &[Stage], settings: &[BTreeMap<Stage, Value>; 2]) -> [BTree
 }
 
 /// The leaves of a JSON value by dotted key; absent settings leave none.
-fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
+pub(crate) fn flatten(key: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(fields) => {
             for (name, inner) in fields {
@@ -532,6 +533,10 @@ mod tests {
             (
                 vec![("[eval]", "[eval]\n        benchmarks = [\"jailbreak\"]")],
                 vec!["`eval.benchmarks` differs"],
+            ),
+            (
+                vec![("[eval]", "[eval]\n        split = \"dev:0.4\"")],
+                vec!["`eval.split` differs"],
             ),
         ] {
             let message = pair(&edits).unwrap_err().to_string();

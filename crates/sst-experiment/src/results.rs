@@ -1,12 +1,13 @@
 //! Everything a run found, with every setting behind it, in one JSON file.
 
-use crate::{Error, FailedCell, Goals, Recipe, Selection};
+use crate::{Error, FailedCell, Goals, LazyModel, Recipe, Run, Selection};
 use serde::{Deserialize, Serialize};
 use sst_artefact::Input;
 use sst_data::SetLeakage;
 use sst_eval::{BenchmarkScore, SuiteConfig};
 use sst_fim::Protocol;
 use sst_merge::{Diagnostics, StrategyConfig};
+use sst_model::Precision;
 use sst_subspace::Estimator;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,12 @@ pub struct Results {
     pub model: Input,
     /// The folder of data sets.
     pub data: PathBuf,
+    /// Precision of the base weights, where it was not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Shards of every Fisher estimate, where there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fisher_shards: Option<usize>,
     /// What a merge should reach.
     pub goals: Goals,
     /// How everything was evaluated.
@@ -98,19 +105,23 @@ impl System {
 }
 
 impl Results {
-    pub(crate) fn new(recipe: &Recipe, model: Input, data: &Path) -> Self {
-        Self {
+    /// Of a recipe that runs on this model, without any system yet.
+    pub(crate) fn of(base: &mut LazyModel, recipe: &Recipe, run: &Run) -> Result<Self, Error> {
+        let precision = base.source().precision;
+        Ok(Self {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             recipe: serde_json::to_value(recipe).unwrap_or_default(),
-            model,
-            data: data.to_path_buf(),
+            model: base.input()?,
+            data: run.data.clone(),
+            precision: Some(precision).filter(|precision| *precision != Precision::default()),
+            fisher_shards: Some(run.fisher_shards).filter(|shards| *shards > 1),
             goals: recipe.goals,
             suite: recipe.eval.clone(),
             leakage: Vec::new(),
             systems: Vec::new(),
             failed: Vec::new(),
             selection: None,
-        }
+        })
     }
 
     pub(crate) fn write(&self, run: &Path) -> Result<(), Error> {

@@ -8,7 +8,7 @@
 //! settings and the sample count are what is chosen.
 //!
 //! The choice is on the disk before the test items are asked, and stands: a grid that has changed since does not choose again by
-//! itself, for whoever has seen test scores chooses by them.
+//! itself, for whoever has seen test scores chooses by them. Where the choice is the same, changed test data are asked again.
 
 use crate::cells::Cells;
 use crate::report::{Rate, over_refusal};
@@ -38,6 +38,9 @@ pub struct Selection {
     pub earlier: Vec<EarlierChoice>,
     /// Whether the grid has changed since: the choice is of the points listed here, not of the grid's present ones.
     pub outdated: bool,
+    /// Merges of the grid that had failed, so that they were not among the points.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
 }
 
 /// One method's points on the development items.
@@ -234,8 +237,21 @@ impl Selection {
         before + if self.outdated { self.methods.len() } else { 0 }
     }
 
-    /// What a reader must know before believing the test scores; none where they were seen once only.
+    /// What a reader must know before believing the test scores; none where they were seen once only, with every merge there.
     pub fn caution(&self) -> Option<String> {
+        let failed = (!self.failed.is_empty()).then(|| {
+            format!(
+                "{} merges had failed and could not be chosen ({}); mend what they name and run with --retry-failed",
+                self.failed.len(),
+                self.failed.join(", ")
+            )
+        });
+        let cautions: Vec<String> = self.seen_before().into_iter().chain(failed).collect();
+        (!cautions.is_empty()).then(|| cautions.join("; "))
+    }
+
+    /// What a reader must know of test scores that were seen before.
+    fn seen_before(&self) -> Option<String> {
         let seen = self.seen();
         match (self.outdated, seen) {
             (true, _) => Some(format!(
@@ -256,6 +272,7 @@ impl Selection {
         if same {
             return Self {
                 outdated: false,
+                failed: self.failed,
                 ..before
             };
         }
@@ -278,7 +295,7 @@ impl Selection {
 }
 
 /// Chooses among the systems evaluated on the development items and judges the chosen, the base model and the adapters on the
-/// test items.
+/// test items; `failed` names the merges that are none of them.
 ///
 /// # Errors
 /// Whatever keeps a system from being evaluated; [`Error::Artefact`] for a file that cannot be written or read.
@@ -287,7 +304,7 @@ pub(crate) fn select(
     recipe: &Recipe,
     selection: &SelectionRecipe,
     run: &Run,
-    systems: &[System],
+    (systems, failed): (&[System], Vec<String>),
 ) -> Result<Selection, Error> {
     let fresh = Selection {
         recipe: *selection,
@@ -296,6 +313,7 @@ pub(crate) fn select(
         test: Vec::new(),
         earlier: Vec::new(),
         outdated: false,
+        failed,
     };
     let mut selection = fresh.after(Selection::read(&run.out)?, run.choose_again);
     // The lock: whatever happens from here on, this choice was made before any of its test answers.
@@ -303,9 +321,25 @@ pub(crate) fn select(
     if let Some(caution) = selection.caution() {
         tracing::warn!("{caution}");
     }
-    if selection.is_judged() {
-        return Ok(selection);
+    // An earlier choice keeps the scores that it had; of the present one they are those of the present data.
+    if !selection.outdated {
+        selection.test = judged(cells, recipe, &selection, run, systems)?;
+        selection.write(&run.out)?;
     }
+    Ok(selection)
+}
+
+/// Base model, adapters and chosen points with their scores on the test items; what was asked before is read.
+///
+/// # Errors
+/// Whatever keeps a system from being evaluated.
+pub(crate) fn judged(
+    cells: &mut Cells<'_>,
+    recipe: &Recipe,
+    selection: &Selection,
+    run: &Run,
+    systems: &[System],
+) -> Result<Vec<System>, Error> {
     let config = SuiteConfig {
         split: selection.recipe.test(),
         ..recipe.eval.clone()
@@ -321,9 +355,7 @@ pub(crate) fn select(
     for group in candidates.chunks_mut(crate::plan::SYSTEMS_AT_ONCE) {
         cells.evaluate_with(&config, group)?;
     }
-    selection.test = candidates.into_iter().map(|(system, _)| system).collect();
-    selection.write(&run.out)?;
-    Ok(selection)
+    Ok(candidates.into_iter().map(|(system, _)| system).collect())
 }
 
 #[cfg(test)]
@@ -423,6 +455,7 @@ mod tests {
             test: Vec::new(),
             earlier: Vec::new(),
             outdated: false,
+            failed: Vec::new(),
         }
     }
 
@@ -454,6 +487,15 @@ mod tests {
             (free.methods[0].chosen.as_str(), free.seen(), free.caution()),
             ("k=2", 0, None)
         );
+        // A merge that failed was no point of either.
+        let lacking = Selection {
+            failed: vec!["V1 k=9".to_owned()],
+            ..selection(1)
+        };
+        let judged = lacking.after(Some(judged), false);
+        assert!(judged.is_judged());
+        let caution = judged.caution().unwrap();
+        assert!(caution.contains("1 merges had failed"), "{caution}");
     }
 
     #[test]

@@ -69,6 +69,10 @@ impl SelectionRecipe {
         if ![ItemSplit::All, self.dev()].contains(&suite.split) {
             return Err("eval.split is given as well; leave it out, the selection asks both splits".to_owned());
         }
+        for split in [self.dev(), self.test()] {
+            let side = SuiteConfig { split, ..suite.clone() };
+            side.check().map_err(|e| e.to_string())?;
+        }
         let asked = |benchmarks: &[Benchmark]| suite.benchmarks.iter().any(|b| benchmarks.contains(b));
         if !asked(&[Benchmark::Jailbreak]) {
             return Err("eval.benchmarks lacks jailbreak, by which safety is judged".to_owned());

@@ -3,7 +3,7 @@
 use crate::cells::Cells;
 use crate::failures::Failures;
 use crate::results::{Results, System};
-use crate::selection::select;
+use crate::selection::{judged, select};
 use crate::time_left::TimeLeft;
 use crate::{
     Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan, PlanStage,
@@ -39,26 +39,29 @@ pub struct Run {
 ///
 /// # Errors
 /// [`Error::Leakage`] when items are trained on and evaluated on alike and the recipe does not allow it; whatever keeps an
-/// adapter from being trained, or the base model or an adapter from being evaluated. What was finished before it stays.
+/// adapter from being trained, or the base model or an adapter from being evaluated; a model, judge, server or disk that fails.
+/// What was finished before it stays.
 pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dyn Reporter) -> Result<Results, Error> {
     let plan = Plan::of(recipe, run.fisher_shards)?;
     let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
     let results = Results {
         leakage,
-        ..Results::new(recipe, base.input()?, &run.data)
+        ..Results::of(base, recipe, run)?
     };
-    let to_do = left(base, recipe, run, &plan)?;
+    let mut silent = Silent;
+    let to_do = Sweep::looking(base, recipe, run, &mut silent, results.clone())?.left(&plan)?;
     let is_to_do = |stage, i: usize| to_do.get(&stage).is_some_and(|numbers| numbers.contains(&(i + 1)));
     let mut time = TimeLeft::of(
         numbered(&plan)
             .filter(|&(stage, i, _)| is_to_do(stage, i))
             .map(|(s, _, p)| (s, p)),
     );
-    let mut sweep = Sweep::new(base, recipe, run, reporter, results);
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results)?;
     for (stage, i, part) in numbered(&plan) {
         let began = Instant::now();
         sweep.part(part)?;
-        if stage == PlanStage::Evaluate {
+        // Of a sweep that is done already the folder keeps the whole table meanwhile.
+        if stage == PlanStage::Evaluate && is_to_do(stage, i) {
             sweep.write()?;
         }
         if is_to_do(stage, i) {
@@ -86,8 +89,8 @@ pub fn sweep_parts(
     if stage == PlanStage::Report {
         return Ok(sweep(base, recipe, run, reporter)?.failed);
     }
-    let results = Results::new(recipe, base.input()?, &run.data);
-    let mut sweep = Sweep::new(base, recipe, run, reporter, results);
+    let results = Results::of(base, recipe, run)?;
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results)?;
     let mut failed = Vec::new();
     for part in parts {
         failed.extend(sweep.part(part)?);
@@ -109,68 +112,17 @@ pub fn remaining(
     plan: &Plan,
     reporter: &mut dyn Reporter,
 ) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
-    let leakage = crate::leakage::check(recipe, &run.data, reporter)?;
-    let mut left = left(base, recipe, run, plan)?;
-    if left.is_empty() && !is_reported(base, recipe, run, plan, leakage)? {
+    let results = Results {
+        leakage: crate::leakage::check(recipe, &run.data, reporter)?,
+        ..Results::of(base, recipe, run)?
+    };
+    let mut silent = Silent;
+    let mut look = Sweep::looking(base, recipe, run, &mut silent, results)?;
+    let mut left = look.left(plan)?;
+    if left.is_empty() && !look.is_reported()? {
         left.insert(PlanStage::Report, BTreeSet::from([1]));
     }
     Ok(left)
-}
-
-/// As [`remaining`], but the report is left where anything else is.
-fn left(
-    base: &mut LazyModel,
-    recipe: &Recipe,
-    run: &Run,
-    plan: &Plan,
-) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
-    if run.retry_failed {
-        Failures::of(&run.out, recipe).forget(&plan.names())?;
-    }
-    let results = Results::new(recipe, base.input()?, &run.data);
-    let mut silent = Silent;
-    let mut look = Sweep::new(base, recipe, run, &mut silent, results);
-    look.cells = look.cells.looking();
-    let mut left = BTreeMap::<PlanStage, BTreeSet<usize>>::new();
-    for (stage, i, part) in numbered(plan) {
-        // Whatever keeps it from being looked at will be said when it is computed.
-        let done = match stage {
-            PlanStage::Report => left.is_empty(),
-            _ => look.part(part).is_ok(),
-        };
-        if !done {
-            left.entry(stage).or_default().insert(i + 1);
-        }
-    }
-    Ok(left)
-}
-
-/// Whether the run folder's results are those of its parts, all of which are done.
-fn is_reported(
-    base: &mut LazyModel,
-    recipe: &Recipe,
-    run: &Run,
-    plan: &Plan,
-    leakage: Vec<sst_data::SetLeakage>,
-) -> Result<bool, Error> {
-    let results = Results {
-        leakage,
-        ..Results::new(recipe, base.input()?, &run.data)
-    };
-    let mut silent = Silent;
-    let mut look = Sweep::new(base, recipe, run, &mut silent, results);
-    look.cells = look.cells.looking();
-    for part in plan.parts(PlanStage::Evaluate) {
-        look.part(part)?;
-    }
-    look.results.failed = look.failed()?;
-    if recipe.selection.is_some() {
-        look.results.selection = Selection::read(&run.out)?.filter(Selection::is_judged);
-        if look.results.selection.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(Results::read(&run.out).is_ok_and(|there| there == look.results))
 }
 
 /// Every part with its stage and its place there.
@@ -204,16 +156,70 @@ impl<'a> Sweep<'a> {
         run: &'a Run,
         reporter: &'a mut dyn Reporter,
         results: Results,
-    ) -> Self {
-        let failures = Failures::of(&run.out, recipe);
-        Self {
+    ) -> Result<Self, Error> {
+        let failures = Failures::of(base, recipe, run)?;
+        Ok(Self {
             cells: Cells::new(base, recipe, run, reporter).keeping(failures.clone()),
             failures,
             recipe,
             run,
             results,
             merged: BTreeMap::new(),
+        })
+    }
+
+    /// One that computes nothing.
+    fn looking(
+        base: &'a mut LazyModel,
+        recipe: &'a Recipe,
+        run: &'a Run,
+        reporter: &'a mut dyn Reporter,
+        results: Results,
+    ) -> Result<Self, Error> {
+        let mut look = Self::new(base, recipe, run, reporter, results)?;
+        look.cells = look.cells.looking();
+        Ok(look)
+    }
+
+    /// A look at every part: as [`remaining`], but the report is left where anything else is.
+    fn left(&mut self, plan: &Plan) -> Result<BTreeMap<PlanStage, BTreeSet<usize>>, Error> {
+        if self.run.retry_failed {
+            self.failures.forget(&plan.names())?;
         }
+        let mut left = BTreeMap::<PlanStage, BTreeSet<usize>>::new();
+        for (stage, i, part) in numbered(plan) {
+            // Whatever keeps it from being looked at will be said when it is computed.
+            let done = match stage {
+                PlanStage::Report => left.is_empty(),
+                _ => self.part(part).is_ok(),
+            };
+            if !done {
+                left.entry(stage).or_default().insert(i + 1);
+            }
+        }
+        Ok(left)
+    }
+
+    /// After a look at every part, all of which are done: whether the run folder's results are theirs.
+    fn is_reported(&mut self) -> Result<bool, Error> {
+        self.results.failed = self.failed()?;
+        if self.recipe.selection.is_some() {
+            let Some(selection) = Selection::read(&self.run.out)?.filter(Selection::is_judged) else {
+                return Ok(false);
+            };
+            let is_there = if selection.outdated {
+                !self.run.choose_again
+            } else {
+                let systems = &self.results.systems;
+                let test = judged(&mut self.cells, self.recipe, &selection, self.run, systems);
+                test.is_ok_and(|test| test == selection.test)
+            };
+            if !is_there {
+                return Ok(false);
+            }
+            self.results.selection = Some(selection);
+        }
+        Ok(Results::read(&self.run.out).is_ok_and(|there| there == self.results))
     }
 
     /// Runs one part; the merges that failed in it.
@@ -225,7 +231,7 @@ impl<'a> Sweep<'a> {
                 estimated(measurement.name(), outcome)
             }
             Part::Fisher(measurement, shard) => {
-                let outcome = self.cells.measure_shard(measurement, shard.index);
+                let outcome = self.cells.measure_shard(measurement, *shard);
                 estimated(measurement.name(), outcome)
             }
             Part::Merge(cells) => {
@@ -238,8 +244,9 @@ impl<'a> Sweep<'a> {
             Part::Evaluate(group) => self.evaluate(group),
             Part::Report => {
                 if let Some(selection) = &self.recipe.selection {
-                    let systems = &self.results.systems;
-                    self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, systems)?);
+                    let failed = self.failed()?.into_iter().map(|cell| cell.name).collect();
+                    let found = (self.results.systems.as_slice(), failed);
+                    self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, found)?);
                 }
                 self.write().map(|()| Vec::new())
             }
@@ -290,7 +297,7 @@ impl<'a> Sweep<'a> {
         let mut together = prepared.clone();
         match self.cells.evaluate(&mut together) {
             Ok(_) => self.keep(together),
-            Err(error @ Error::NotThere { .. }) => return Err(error),
+            Err(error) if !error.is_own() => return Err(error),
             Err(_) => {
                 for system in prepared {
                     let mut alone = [system];
@@ -313,9 +320,9 @@ impl<'a> Sweep<'a> {
             .extend(evaluated.into_iter().map(|(system, _)| system));
     }
 
-    /// Keeps a merge's failure; a look keeps none.
+    /// Keeps a merge's own failure; a look keeps none.
     fn fail(&mut self, name: String, error: Error) -> Result<FailedCell, Error> {
-        if self.cells.looking {
+        if self.cells.looking || !error.is_own() {
             return Err(error);
         }
         self.failures.keep(&name, &error)
@@ -341,14 +348,14 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// An estimate that failed fails the merges that need it, not the sweep.
+/// An estimate that failed by itself fails the merges that need it, not the sweep.
 fn estimated(name: String, outcome: Result<(), Error>) -> Result<Vec<FailedCell>, Error> {
     match outcome {
         Ok(()) => Ok(Vec::new()),
-        Err(error @ Error::NotThere { .. }) => Err(error),
-        Err(error) => Ok(vec![FailedCell {
+        Err(error) if error.is_own() => Ok(vec![FailedCell {
             name,
             error: error.to_string(),
         }]),
+        Err(error) => Err(error),
     }
 }

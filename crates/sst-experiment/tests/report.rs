@@ -181,6 +181,11 @@ fn two_languages_say_the_same_and_write_the_same_bytes_again() {
             assert!(page.contains(needle), "no {needle}");
         }
     }
+    let one = dir.path().join("one");
+    let earlier = one.join("charts/earlier.svg");
+    std::fs::write(&earlier, "").unwrap();
+    en.write(&one, &ReportConfig::default()).unwrap();
+    assert!(!earlier.exists() && one.join("charts/effect-k-repliqa.svg").exists());
 }
 
 /// One evaluated system of the run folder below.

@@ -134,6 +134,12 @@ impl Benchmark {
             Benchmark::XsTestNll => "xstest-nll",
         }
     }
+
+    /// The name of the data set that it asks, with which its own begins.
+    pub fn data_set(self) -> &'static str {
+        let name = self.name();
+        name.split_once('-').map_or(name, |(set, _)| set)
+    }
 }
 
 impl fmt::Display for Benchmark {

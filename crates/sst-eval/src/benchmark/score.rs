@@ -5,8 +5,9 @@
 //! those that carry it.
 
 use super::{Benchmark, ItemRecord};
+use crate::stats::{high, low};
 use crate::{Interval, mean, mean_interval, wilson_interval};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The score of one benchmark. All rates lie in \[0, 1\].
@@ -131,15 +132,6 @@ impl Metric {
             n: parts.len(),
         }
     }
-}
-
-/// JSON has no infinity: an end that one item leaves open is written as null.
-fn low<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
-}
-
-fn high<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// The share of `true`, or nothing when any is absent.

@@ -63,7 +63,7 @@ pub struct CountPair {
 /// ```
 ///
 /// # Errors
-/// [`Error::Compare`] for fewer than two systems, for a count without trials, and for more successes than trials.
+/// [`Error::Compare`] for fewer than two systems, two of one name, a count without trials, and more successes than trials.
 pub fn compare_counts(systems: &[(String, Count)]) -> Result<CountComparison, Error> {
     let fault = |problem: String| Error::Compare { key: "counts", problem };
     for (name, count) in systems {
@@ -73,6 +73,11 @@ pub fn compare_counts(systems: &[(String, Count)]) -> Result<CountComparison, Er
                 "of {name} are {successes}/{n}, expected successes/trials"
             )));
         }
+    }
+    let names: Vec<&String> = systems.iter().map(|(name, _)| name).collect();
+    if let Some(twice) = (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+        let name = names[twice];
+        return Err(fault(format!("have two of the name {name}; name each by itself")));
     }
     let counts: Vec<Count> = systems.iter().map(|(_, count)| *count).collect();
     let Some(series) = homogeneity(&counts) else {
@@ -161,5 +166,9 @@ mod tests {
             let message = counts.unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
+        let count = Count { successes: 3, n: 5 };
+        let twins = compare_counts(&["V1", "V2", "V1"].map(|name| (name.to_owned(), count)));
+        let message = twins.unwrap_err().to_string();
+        assert!(message.contains("two of the name V1"), "{message}");
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn higher_is_better(benchmark: Benchmark, metric: &str) -> Option<boo
         | "token_recall"
         | "unanswerable_precision"
         | "unanswerable_recall" => Some(true),
-        "attack_success" | "attack_success_of_valid" => Some(false),
+        "attack_success" | "attack_success_of_valid" | "harmful" => Some(false),
         // Refusing is right where the requests are harmful.
         "refused" => Some(matches!(benchmark.metric(), "refusal_rate" | "harmful_rate")),
         // The probability of what the negative log-likelihood weighs.
@@ -87,6 +87,7 @@ mod tests {
         assert_eq!(higher_is_better(Benchmark::Jailbreak, "refused"), Some(true));
         assert_eq!(higher_is_better(Benchmark::Alpaca, "refused"), Some(false));
         assert_eq!(higher_is_better(Benchmark::XsTest, "over_refusal_rate"), Some(false));
+        assert_eq!(higher_is_better(Benchmark::Jailbreak, "harmful"), Some(false));
         assert_eq!(higher_is_better(Benchmark::Mmlu, "unheard_of"), None);
     }
 }

@@ -78,7 +78,7 @@ impl Comparison {
                 format!("{} {}", unit.value(v.value), unit.interval(v.interval, false))
             })
         };
-        let mut reading = sentence(pair.verdict, measure.n, pair.detectable, unit);
+        let mut reading = sentence(pair.verdict, pair.n, pair.detectable, unit);
         if let Some(test) = pair.non_inferiority {
             let margin = unit.size(test.margin);
             let says = if test.holds {
@@ -106,6 +106,7 @@ impl CountComparison {
     pub fn text(&self) -> String {
         let mut table = table(Form::Terminal);
         table.set_header(["system", "rate", "difference", "interval", "p (Holm)", ""]);
+        let first = self.systems.first().map_or(0, |system| system.count.n);
         for system in &self.systems {
             let unit = Unit::Points;
             let rate = format!("{} {}", unit.value(system.value), unit.interval(system.interval, false));
@@ -115,7 +116,8 @@ impl CountComparison {
                     right(unit.signed(pair.difference)),
                     right(unit.interval(pair.interval, true)),
                     right(p_value(pair.p_holm)),
-                    Cell::new(sentence(pair.verdict, system.count.n, pair.detectable, unit)),
+                    // What cannot be seen is that of the smaller sample.
+                    Cell::new(sentence(pair.verdict, system.count.n.min(first), pair.detectable, unit)),
                 ]),
                 None => row.extend([right("-"), right("-"), right("-"), Cell::new("compared with")]),
             }
@@ -139,6 +141,8 @@ impl CountComparison {
 
 fn sentence(outcome: Outcome, n: usize, detectable: Option<f64>, unit: Unit) -> String {
     match (outcome, detectable) {
+        // Scores that differ by nothing have no spread to tell what could be seen.
+        (Outcome::NotDistinguishable, Some(d)) if is_zero(&unit.value(d)) => format!("{} at n = {n}", outcome.word()),
         (Outcome::NotDistinguishable, Some(d)) => {
             let size = unit.size(d);
             format!("{} at n = {n}: differences under {size} cannot be seen", outcome.word())
@@ -146,6 +150,11 @@ fn sentence(outcome: Outcome, n: usize, detectable: Option<f64>, unit: Unit) -> 
         (Outcome::NotDistinguishable, None) => format!("{} at n = {n}: no difference can be seen", outcome.word()),
         _ => outcome.word().to_owned(),
     }
+}
+
+/// Whether a number, as it is shown, is 0.
+fn is_zero(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '0' | '.'))
 }
 
 /// What a measure is counted in.
@@ -174,8 +183,7 @@ impl Unit {
     fn signed(self, x: f64) -> String {
         // Rounded first, so that a trace below 0 shows no sign.
         let text = self.value(x.abs());
-        let zero = text.chars().all(|c| matches!(c, '0' | '.'));
-        match (zero, x < 0.0) {
+        match (is_zero(&text), x < 0.0) {
             (true, _) => text,
             (_, true) => format!("-{text}"),
             (_, false) => format!("+{text}"),
@@ -256,6 +264,7 @@ mod tests {
         let systems = ["A", "B"].map(|name| evaluated(name, Benchmark::RepliQaNll, &[1.25, 2.5]));
         let text = compare(&systems, &CompareConfig::default()).unwrap().text(false);
         assert!(text.contains("1.875") && !text.contains("187.5"), "{text}");
+        assert!(!text.contains("under 0.000"), "{text}");
         let few = ["A", "B"].map(|name| evaluated(name, Benchmark::Jailbreak, &[1.0, 0.0, 1.0]));
         let text = compare(&few, &CompareConfig::default()).unwrap().markdown();
         assert!(
@@ -273,6 +282,12 @@ mod tests {
             text.contains("all may be one common rate") && text.contains("p = 0.8"),
             "{text}"
         );
+        let smaller = Count { successes: 39, n: 50 };
+        let unequal = compare_counts(&[named[0].clone(), ("V3".to_owned(), smaller)]).unwrap();
+        let reversed = compare_counts(&[("V3".to_owned(), smaller), named[0].clone()]).unwrap();
+        for text in [unequal.text(), reversed.text()] {
+            assert!(text.contains(" 50:") && !text.contains("500:"), "{text}");
+        }
         let signed = |x| Unit::Points.signed(x);
         assert_eq!(
             (signed(-1e-9).as_str(), signed(0.012).as_str(), signed(-0.5).as_str()),

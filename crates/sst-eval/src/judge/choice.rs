@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A judge by name: `rules`, `keyword`, `classifier:<folder or hub name>`, `endpoint:<URL>`.
+/// A judge by name: `rules`, `keyword`, `classifier:<folder>`, `endpoint:<URL>`; settings may follow folder and URL after a `?`.
 ///
 /// ```
 /// use sst_eval::JudgeChoice;
@@ -22,9 +22,9 @@ pub enum JudgeChoice {
     Rules,
     /// [`KeywordJudge`].
     Keyword,
-    /// A sequence classifier in this folder, or of this name on the hub.
+    /// A sequence classifier in this folder, after which `?refuses=LABEL&harmful=LABEL&input=pair` may follow.
     Classifier(String),
-    /// A chat model behind this URL.
+    /// A chat model behind this URL, after which `?model=NAME&key=VARIABLE` may follow.
     Endpoint(String),
 }
 

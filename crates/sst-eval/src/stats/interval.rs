@@ -15,11 +15,12 @@ pub struct Interval {
 }
 
 /// JSON has no infinity: an end that is open is written as null.
-fn low<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(crate) fn low<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
 }
 
-fn high<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+/// As [`low`], of the upper end.
+pub(crate) fn high<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 

@@ -3,7 +3,6 @@
 use super::{Cell, CellKind};
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
-use sst_data::Prompt;
 use sst_eval::{Benchmark, Evaluation, ItemRecord, Validity, is_refusal, validity};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +66,8 @@ pub(super) fn samples(cells: &[Cell], evaluations: &[Evaluation], preferred: &[&
         .iter()
         .filter_map(|name| cells.iter().position(|c| c.name == *name));
     chosen.extend(merges.take(SYSTEMS - 2));
-    chosen.extend(place(CellKind::Safety));
+    let safety = place(CellKind::Safety);
+    chosen.extend(safety);
     let systems: Vec<(&str, Records<'_>)> = chosen
         .into_iter()
         .map(|i| {
@@ -83,6 +83,8 @@ pub(super) fn samples(cells: &[Cell], evaluations: &[Evaluation], preferred: &[&
         .filter(|r| r.refused.is_some())
         .map(|r| r.benchmark)
         .collect();
+    // The safety adapter refuses nearly everything: a spread that it alone makes tells nothing of the merges.
+    let compared = (systems.len() - usize::from(safety.is_some())).max(2);
     let mut samples = Vec::new();
     for benchmark in benchmarks {
         let mut items: Vec<(f64, Vec<&ItemRecord>)> = first
@@ -94,8 +96,7 @@ pub(super) fn samples(cells: &[Cell], evaluations: &[Evaluation], preferred: &[&
                     .map(|(_, records)| records.get(key).copied())
                     .collect::<Option<Vec<_>>>()
             })
-            // The safety adapter refuses nearly everything: a spread that it alone makes tells nothing of the merges.
-            .map(|records| (spread(&records[..records.len().min(SYSTEMS - 1)]), records))
+            .map(|records| (spread(&records[..compared]), records))
             .collect();
         items.sort_by(|a, b| b.0.total_cmp(&a.0));
         let names: Vec<&str> = systems.iter().map(|(name, _)| *name).collect();
@@ -127,7 +128,7 @@ impl Sample {
         Self {
             benchmark,
             id: records[0].id.clone(),
-            prompt: end(&asked(&records[0].prompt)),
+            prompt: end(&records[0].prompt.plain_text()),
             reference: start(&records[0].reference),
             answers: answers.collect(),
         }
@@ -180,16 +181,6 @@ fn sentences(text: &str) -> Vec<&str> {
     parts
 }
 
-fn asked(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Chat(messages) => {
-            let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-            contents.join("\n")
-        }
-    }
-}
-
 fn start(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((cut, _)) => format!("{} ...", &text[..cut]),
@@ -207,7 +198,52 @@ fn end(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::difference::tests::cell;
     use super::*;
+    use sst_data::Prompt;
+    use sst_eval::SuiteConfig;
+
+    #[test]
+    fn items_on_which_the_safety_adapter_alone_differs_are_not_preferred() {
+        let record = |(i, score): (usize, &f64)| ItemRecord {
+            benchmark: Benchmark::RepliQa,
+            id: i.to_string(),
+            prompt: Prompt::Text("Why?".to_owned()),
+            answer: "Because.".to_owned(),
+            reference: String::new(),
+            score: *score,
+            refused: Some(false),
+            valid: None,
+            finish: None,
+            log_likelihoods: Vec::new(),
+            metrics: BTreeMap::new(),
+        };
+        let system = |kind: CellKind, scores: [f64; 4]| {
+            let cell = Cell {
+                name: format!("{kind:?}"),
+                kind,
+                ..cell("V1", 1, 1.0, 4, &[])
+            };
+            let evaluation = Evaluation {
+                adapter: None,
+                judge: "rules".to_owned(),
+                config: SuiteConfig::default(),
+                scores: Vec::new(),
+                records: scores.iter().enumerate().map(record).collect(),
+            };
+            (cell, evaluation)
+        };
+        let (cells, evaluations): (Vec<Cell>, Vec<Evaluation>) = [
+            system(CellKind::Utility, [1.0; 4]),
+            system(CellKind::Merge, [1.0, 1.0, 1.0, 0.0]),
+            system(CellKind::Safety, [0.0; 4]),
+        ]
+        .into_iter()
+        .unzip();
+        assert_eq!(samples(&cells, &evaluations, &["Merge"])[0].id, "3");
+        let alone = samples(&cells[..2], &evaluations[..2], &["Merge"]);
+        assert_eq!((alone[0].id.as_str(), alone[0].answers.len()), ("3", 2));
+    }
 
     fn joined(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> String {
         pieces.iter().filter(|p| wanted(p)).map(|p| p.text.as_str()).collect()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Attribution, Error, OverSeeds};
 use serde::{Deserialize, Serialize};
-use sst_eval::Benchmark;
+use sst_eval::{BENCHMARKS, Benchmark};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -123,12 +123,10 @@ impl Report {
 
     fn of_run(path: &Path, config: &ReportConfig) -> Result<Self, Error> {
         let run = RunFolder::read(path)?;
-        let goals = &run.results.goals;
-        let goals = Goals::from([
-            (Benchmark::Jailbreak, goals.jailbreak),
-            (Benchmark::Mmlu, goals.mmlu),
-            (Benchmark::RepliQa, goals.repliqa),
-        ]);
+        let goals: Goals = BENCHMARKS
+            .into_iter()
+            .filter_map(|benchmark| Some((benchmark, run.results.goals.of(benchmark)?)))
+            .collect();
         let attribution = path.join(crate::attribution::RESULTS_FILE);
         let attribution = attribution.exists().then(|| Attribution::read(path)).transpose()?;
         let mut ranked: Vec<&Cell> = run.cells.iter().filter(|c| c.is_merge()).collect();

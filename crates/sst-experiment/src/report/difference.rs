@@ -10,7 +10,6 @@ use sst_eval::{
     Benchmark, Count, Interval, PairedCounts, detectable_mean_difference, detectable_paired_difference,
     detectable_proportion_difference, holm, mcnemar_mid_p, newcombe_paired, paired_bootstrap, two_proportions,
 };
-use std::collections::BTreeSet;
 
 /// Resamples of the bootstrap, and their seed.
 const RESAMPLES: usize = 10_000;
@@ -126,7 +125,7 @@ pub(super) fn count(score: &Score) -> Count {
 }
 
 fn of_rates(benchmark: Benchmark, a: &Score, b: &Score) -> Option<Difference> {
-    if benchmark.metric().starts_with("nll") {
+    if !benchmark.is_share() {
         return None;
     }
     let found = two_proportions(count(b), count(a))?;
@@ -182,10 +181,15 @@ fn of_items(a: &Score, b: &Score) -> Option<Difference> {
 
 /// Compares pairs of systems on every benchmark that both were measured on, and corrects over all of them.
 pub(super) fn family(pairs: &[(&Cell, &Cell)]) -> Vec<Difference> {
+    family_on(pairs, |_| true)
+}
+
+/// The same on the benchmarks that are `shown`: what no table shows asks nothing of what it shows.
+pub(super) fn family_on(pairs: &[(&Cell, &Cell)], shown: impl Fn(Benchmark) -> bool) -> Vec<Difference> {
     let mut all = Vec::new();
     for (first, second) in pairs {
-        let benchmarks: BTreeSet<Benchmark> = first.scores.keys().copied().collect();
-        all.extend(benchmarks.into_iter().filter_map(|b| Difference::of(first, second, b)));
+        let benchmarks = first.scores.keys().copied().filter(|b| shown(*b));
+        all.extend(benchmarks.filter_map(|b| Difference::of(first, second, b)));
     }
     let p_values: Vec<f64> = all.iter().map(|d| d.p_value).collect();
     for (difference, p) in all.iter_mut().zip(holm(&p_values)) {

@@ -142,12 +142,10 @@ impl Best {
             .filter_map(|i| cells.get(i).copied())
             .collect();
         let pairs: Vec<(&Cell, &Cell)> = beside.iter().map(|neighbour| (*neighbour, *cell)).collect();
-        let mut differences = difference::family(&pairs);
-        differences.retain(|d| goals.contains_key(&d.benchmark));
         Some(Self {
             cell: cell.name.clone(),
             neighbours: beside.iter().map(|c| c.name.clone()).collect(),
-            differences,
+            differences: difference::family_on(&pairs, |benchmark| goals.contains_key(&benchmark)),
         })
     }
 }
@@ -265,6 +263,19 @@ mod tests {
             [("V1".to_owned(), vec!["k".to_owned()])]
         );
         assert!(confounded(&cells, &effects, "k").is_empty());
+    }
+
+    #[test]
+    fn the_best_point_is_corrected_over_the_goals_alone() {
+        let of = |k, safety| {
+            let shares = [(Benchmark::Jailbreak, safety), (Benchmark::Alpaca, 0.5)];
+            cell("V1", k, 1.0, 500, &shares)
+        };
+        let cells = [of(3, 0.7), of(5, 0.76)];
+        let effects = Effect::all(&cells, &Goals::from([(Benchmark::Jailbreak, 0.77)]));
+        let best = effects[0].best.as_ref().unwrap();
+        assert_eq!((best.cell.as_str(), best.differences.len()), ("V1 k=5 w=1.0", 1));
+        assert_eq!(best.differences[0].p_holm, best.differences[0].p_value);
     }
 
     #[test]

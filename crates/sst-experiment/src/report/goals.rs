@@ -21,7 +21,7 @@ pub fn parse_goal(text: &str) -> Result<(Benchmark, f64), Error> {
     let (name, value) = text
         .split_once('=')
         .ok_or_else(|| fault("expected benchmark=score, as in jailbreak=0.77".to_owned()))?;
-    let scored = |b: &&Benchmark| b.higher_is_better() && !b.metric().starts_with("nll");
+    let scored = |b: &&Benchmark| b.higher_is_better() && b.is_share();
     let Some(benchmark) = BENCHMARKS.iter().filter(scored).find(|b| b.name() == name.trim()) else {
         let known: Vec<&str> = BENCHMARKS.iter().filter(scored).map(|b| b.name()).collect();
         return Err(fault(format!("no such benchmark; there are {}", known.join(", "))));

@@ -40,18 +40,19 @@ impl Report {
             ("report.md", MARKDOWN, "report.md"),
         ]
         .map(|(name, template, file)| page(&phrases, &document, name, template).map(|text| (folder.join(file), text)));
-        create_dir(&folder.join("charts"))?;
+        let (json, drawn) = (folder.join("report.json"), folder.join("charts"));
+        if json.exists() && drawn.exists() {
+            // An earlier report may have drawn what this one does not.
+            std::fs::remove_dir_all(&drawn).map_err(sst_artefact::Error::io("remove", &drawn))?;
+        }
+        create_dir(&drawn)?;
         for chart in document.sections.iter().flat_map(|s| &s.blocks).flat_map(charts) {
-            write_text(
-                &folder.join("charts").join(format!("{}.svg", chart.name)),
-                &chart.file(),
-            )?;
+            write_text(&drawn.join(format!("{}.svg", chart.name)), &chart.file())?;
         }
         let [html, markdown] = pages;
         let ((html, page), (markdown, text)) = (html?, markdown?);
         write_text(&html, &page)?;
         write_text(&markdown, &text)?;
-        let json = folder.join("report.json");
         write_json(&json, self)?;
         let mut manifest = Manifest::new("report", config);
         manifest.inputs = self.reproduction.inputs.clone();

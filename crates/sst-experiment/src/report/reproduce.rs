@@ -1,7 +1,7 @@
 //! How to come to the same numbers: commands, versions, hashes.
 
 use crate::recipe::without_seed;
-use crate::{Error, Recipe, Results};
+use crate::{Error, Recipe, Results, quoted};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sst_artefact::{Input, Manifest};
@@ -29,7 +29,7 @@ impl Reproduction {
         Ok(Self {
             results_version: None,
             report_version: env!("CARGO_PKG_VERSION").to_owned(),
-            commands: vec![format!("sst report {}", quoted(path))],
+            commands: vec![format!("sst report {}", quoted(&path.display().to_string()))],
             inputs: BTreeMap::from([("figures".to_owned(), Input::hash(path)?)]),
             recipe: None,
         })
@@ -53,17 +53,22 @@ impl Reproduction {
             inputs.extend(data);
         }
         let recipe = recipe(&results.recipe);
-        let mut commands = vec![format!("sst report {}", quoted(folder))];
+        let word = |path: &Path| quoted(&path.display().to_string());
+        let mut commands = vec![format!("sst report {}", word(folder))];
         if recipe.is_some() {
-            commands.insert(
-                0,
-                format!(
-                    "sst sweep recipe.toml --model {} --data {} --out {}",
-                    quoted(&results.model.path),
-                    quoted(&results.data),
-                    quoted(folder)
-                ),
+            let mut sweep = format!(
+                "sst sweep recipe.toml --model {} --data {} --out {}",
+                word(&results.model.path),
+                word(&results.data),
+                word(folder)
             );
+            if let Some(precision) = results.precision {
+                sweep += &format!(" --dtype {precision}");
+            }
+            if let Some(shards) = results.fisher_shards {
+                sweep += &format!(" --fisher-shards {shards}");
+            }
+            commands.insert(0, sweep);
         }
         Ok(Self {
             results_version: Some(results.tool_version.clone()),
@@ -91,6 +96,7 @@ fn recipe(resolved: &Value) -> Option<String> {
     let file = without_nulls(json!({
         "seed": if seeds.is_empty() { &resolved["seed"] } else { &Value::Null },
         "seeds": (!seeds.is_empty()).then_some(seeds),
+        "allow_leakage": resolved["allow_leakage"].as_bool().filter(|allowed| *allowed),
         "variants": variants,
         "adapters": adapters,
         "fisher": resolved["fisher"],
@@ -147,16 +153,6 @@ fn without_nulls(value: Value) -> Option<Value> {
     }
 }
 
-/// A path as a shell reads it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=".contains(c)) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,15 +165,12 @@ mod tests {
             let text = recipe(&json!(original)).unwrap();
             assert_eq!(Recipe::parse(&text).unwrap(), original, "{name}");
         }
+        let mut leaking = Recipe::read(&folder.join("demo.toml")).unwrap();
+        leaking.allow_leakage = true;
+        assert_eq!(Recipe::parse(&recipe(&json!(leaking)).unwrap()).unwrap(), leaking);
         assert_eq!(recipe(&json!({"variants": []})), None);
         let mut unknown = json!(Recipe::read(&folder.join("demo.toml")).unwrap());
         unknown["fisher"]["later"] = json!(1);
         assert_eq!(recipe(&unknown), None, "a setting that this version does not know");
-    }
-
-    #[test]
-    fn paths_are_quoted_where_a_shell_would_split_them() {
-        assert_eq!(quoted(Path::new("runs/demo-1")), "runs/demo-1");
-        assert_eq!(quoted(Path::new("it's here")), r"'it'\''s here'");
     }
 }

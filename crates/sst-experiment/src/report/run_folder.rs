@@ -1,6 +1,7 @@
 //! A run folder as cells: settings from the aggregated results, items from the evaluations.
 
 use super::{Cell, CellKind, Rate, Score};
+use crate::recipe_pair::flatten;
 use crate::results::System;
 use crate::{Error, Results};
 use serde_json::Value;
@@ -117,25 +118,6 @@ pub(crate) fn over_refusal(scores: &[BenchmarkScore]) -> Option<Rate> {
         Rate::pooled(chosen.filter_map(|s| Some((s.refusal_rate?, s.n))))
     };
     of(&[Benchmark::XsTest]).or_else(|| of(&[Benchmark::RepliQa, Benchmark::Alpaca]))
-}
-
-fn flatten(path: &str, value: &Value, flat: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, inner) in fields {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                flatten(&path, inner, flat);
-            }
-        }
-        Value::Null => {}
-        other => {
-            flat.insert(path.to_owned(), other.clone());
-        }
-    }
 }
 
 /// Sample counts and variants belong to a name only where they tell systems apart.

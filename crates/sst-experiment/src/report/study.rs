@@ -159,7 +159,7 @@ impl RawCell {
 }
 
 fn share(benchmark: Benchmark, figure: f64) -> Result<f64, String> {
-    if benchmark.metric().starts_with("nll") {
+    if !benchmark.is_share() {
         return Err(format!("{benchmark} is no share; a study has figures in % only"));
     }
     if (0.0..=100.0).contains(&figure) {

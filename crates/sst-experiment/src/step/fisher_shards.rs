@@ -57,7 +57,7 @@ impl ShardStep {
 /// [`Error::Subspace`] when the shards do not belong together; [`Error::Taken`].
 pub(crate) fn reduce(request: &Request, step: &FisherStep, of: usize) -> Result<(), Error> {
     let out = &step.estimates[0].out;
-    let shards: Vec<PathBuf> = (1..=of).map(|index| folder(out, Shard { index, of })).collect();
+    let shards: Vec<PathBuf> = Shard::all(of).map(|shard| folder(out, shard)).collect();
     if let Some(claim) = request.claim(out)? {
         sst_subspace::reduce(&shards, out)?;
         claim.seal()?;
@@ -72,5 +72,5 @@ pub(crate) fn reduce(request: &Request, step: &FisherStep, of: usize) -> Result<
 }
 
 fn folder(estimate: &Path, shard: Shard) -> PathBuf {
-    estimate.join(format!("shard-{}-of-{}", shard.index, shard.of))
+    estimate.join(format!("shard-{}-of-{}", shard.index(), shard.of()))
 }

@@ -57,7 +57,7 @@ pub(super) fn differences(words: &Words<'_>, differences: &[Difference]) -> Resu
     for (i, (first, second)) in pairs.into_iter().take(PAIRS).enumerate() {
         let own = differences
             .iter()
-            .filter(|d| (&d.first, &d.second) == (first, second) && is_share(d.benchmark));
+            .filter(|d| (&d.first, &d.second) == (first, second) && d.benchmark.is_share());
         let mut rows = Vec::new();
         for d in own {
             rows.push(ForestRow {
@@ -74,10 +74,6 @@ pub(super) fn differences(words: &Words<'_>, differences: &[Difference]) -> Resu
     Ok(charts)
 }
 
-fn is_share(benchmark: Benchmark) -> bool {
-    benchmark.metric() != "nll_per_token"
-}
-
 /// One chart per setting and benchmark, over all its series.
 pub(super) fn effects(words: &Words<'_>, effects: &[&Effect]) -> Result<Vec<Chart>, Error> {
     let report = words.report;
@@ -90,7 +86,7 @@ pub(super) fn effects(words: &Words<'_>, effects: &[&Effect]) -> Result<Vec<Char
         let several = |e: &Effect| own.iter().filter(|other| other.version == e.version).count() > 1;
         let methods: BTreeSet<&String> = own.iter().map(|e| &e.version).collect();
         let one_each = methods.len() == own.len();
-        for benchmark in words.benchmarks().into_iter().filter(|b| is_share(*b)) {
+        for benchmark in words.benchmarks().into_iter().filter(|b| b.is_share()) {
             let mut lines = Vec::new();
             let series = own.iter().filter(|e| e.series.iter().any(|s| s.benchmark == benchmark));
             for (place, effect) in series.take(LINES).enumerate() {
@@ -262,7 +258,7 @@ fn curve(name: String, look: usize, points: Vec<(f64, f64)>) -> Curve {
 /// The stages' shares, one chart per benchmark.
 pub(super) fn attribution(words: &Words<'_>, attribution: &Attribution) -> Result<Vec<Chart>, Error> {
     let axis = words.word(&["chart", "points"])?;
-    let shares = attribution.benchmarks.iter().filter(|s| is_share(s.benchmark));
+    let shares = attribution.benchmarks.iter().filter(|s| s.benchmark.is_share());
     let chart = |shares: &crate::BenchmarkShares| {
         let row = |share: &crate::Share| ForestRow {
             label: if share == &shares.total {

@@ -354,24 +354,20 @@ impl Words<'_> {
     }
 }
 
-fn is_nats(benchmark: Benchmark) -> bool {
-    benchmark.metric() == "nll_per_token"
-}
-
 /// A score in its unit: % or nats.
 pub(super) fn value(benchmark: Benchmark, x: f64) -> String {
-    if is_nats(benchmark) {
-        format!("{x:.3}")
-    } else {
+    if benchmark.is_share() {
         percent(x)
+    } else {
+        format!("{x:.3}")
     }
 }
 
 fn signed(benchmark: Benchmark, x: f64) -> String {
-    if is_nats(benchmark) {
-        format!("{x:+.3}")
-    } else {
+    if benchmark.is_share() {
         points(x)
+    } else {
+        format!("{x:+.3}")
     }
 }
 
