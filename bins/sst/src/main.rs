@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     sst_model::restart_tuned();
     let cli = Cli::parse();
     cli.options.start_logging();
-    match cli.command.run(&cli.options) {
+    match cli.options.set_threads().and_then(|()| cli.command.run(&cli.options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line: the library errors name the file, tensor or key; their sources repeat it.

@@ -4,6 +4,7 @@ use clap::{ArgAction, Args};
 use sst_experiment::{LazyModel, ModelSource};
 use sst_model::{BatchLimits, DeviceChoice, Precision};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
@@ -28,9 +29,9 @@ pub struct Options {
         help_heading = "Global options"
     )]
     pub dtype: Precision,
-    /// Threads inside one operation; all cores if not given.
+    /// Threads that compute at once; all cores if not given.
     #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
-    pub threads: Option<usize>,
+    pub threads: Option<NonZeroUsize>,
     /// Rows of one forward pass at most.
     #[arg(long, global = true, default_value_t = BatchLimits::default().rows, value_name = "N", help_heading = "Global options")]
     pub batch_rows: usize,
@@ -40,20 +41,31 @@ pub struct Options {
     /// Print the result as JSON on standard output, and no progress.
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
-    /// More log lines on standard error (-v info, -vv debug, -vvv trace); RUST_LOG overrides it.
+    /// More log lines on standard error than warnings (-v info, -vv debug, -vvv trace); RUST_LOG overrides it.
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
 }
 
 impl Options {
-    /// Quiet by default, so that logs do not tear progress bars and tables.
+    /// Warnings alone by default: more lines would tear progress bars and tables.
     pub fn start_logging(&self) {
-        let level = ["error", "info", "debug", "trace"][usize::from(self.verbose.min(3))];
+        let level = ["warn", "info", "debug", "trace"][usize::from(self.verbose.min(3))];
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .init();
+    }
+
+    /// Holds libtorch, and rayon where it computes, to the threads asked for; once, before anything else.
+    pub fn set_threads(&self) -> anyhow::Result<()> {
+        if let Some(threads) = self.threads {
+            sst_model::set_threads(threads.get())?;
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .build_global()?;
+        }
+        Ok(())
     }
 
     /// The options that decide what is computed, where they are not the defaults, as arguments.
@@ -72,9 +84,6 @@ impl Options {
 
     /// The base model in `folder`, loaded when first needed.
     pub fn base(&self, folder: PathBuf) -> anyhow::Result<LazyModel> {
-        if let Some(threads) = self.threads {
-            sst_model::set_threads(threads)?;
-        }
         let limits = BatchLimits {
             rows: self.batch_rows,
             tokens: self.batch_tokens,

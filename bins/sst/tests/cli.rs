@@ -3,20 +3,11 @@
 
 mod bench;
 
-use bench::Bench;
+use bench::{Bench, json, read, read_json};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 impl Bench {
-    /// Runs a command that must fail with `code` and one line on standard error that holds every one of `parts`.
-    fn fail(&self, arguments: &str, code: i32, parts: &[&str]) {
-        let line = self.error(arguments, code);
-        for part in parts {
-            assert!(line.contains(part), "sst {arguments}: no `{part}` in {line}");
-        }
-    }
-
     /// Trains both adapters, measures them and solves for the subspace.
     fn prepare(&self) {
         for (name, dataset) in [("A5", "repliqa"), ("A6", "alpaca"), ("A7", "jailbreak")] {
@@ -31,14 +22,6 @@ impl Bench {
         }
         self.succeed("subspace --utility FA5 --safety FA7 -k 20 --out basis");
     }
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 #[test]
@@ -58,7 +41,7 @@ fn the_steps_one_by_one() {
         "merge --strategy v2 {common} --mode residual --weight 0.8 --out v2r"
     ));
     assert_ne!(weights("v1"), weights("v2r"));
-    bench.succeed("merge --strategy v2 --utility A5 --utility A6 --safety A7 --mode direct --out three");
+    bench.succeed(r#"merge --strategy v2 --utility A5 --utility A6 --safety A7 --set mode="direct" --out three"#);
     for (flag, out) in [
         ("", "eval-base"),
         ("--adapter A5", "eval-A5"),
@@ -75,8 +58,10 @@ fn the_steps_one_by_one() {
     for part in ["base", "A5", "v1", "Jailbreak", "MMLU", "RepliQA", "Alpaca"] {
         assert!(table.contains(part), "no {part} in\n{table}");
     }
-    let card = String::from_utf8(read(&bench.path("v1/README.md"))).unwrap();
-    assert!(card.contains("sst merge --strategy v1"), "{card}");
+    let card = |name: &str| String::from_utf8(read(&bench.path(name).join("README.md"))).unwrap();
+    assert!(card("v1").contains("sst merge --strategy v1"), "{}", card("v1"));
+    let three = card("three");
+    assert!(three.contains(r#" --set 'mode="direct"' "#), "{three}");
     let items = String::from_utf8(read(&bench.path("eval-v1/items.jsonl"))).unwrap();
     assert_eq!(items.lines().count(), 4 * 4);
 }
@@ -98,7 +83,7 @@ fn curvature_of_any_stack_sharded_solved_and_inspected() {
         )));
         assert_eq!(text.lines().count(), 3, "{text}");
     }
-    let manifest = json(&String::from_utf8(read(&bench.path("FU/kron/manifest.json"))).unwrap());
+    let manifest = read_json(&bench.path("FU/kron/manifest.json"));
     assert_eq!(manifest["config"]["stack"], serde_json::json!(["A5", "A7"]));
     assert_eq!(manifest["config"]["weighting"], "gradient-norm");
 
@@ -256,18 +241,9 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
         r#"
         seed = 1
         variants = ["A5+A7", "A5+A6+A7"]
-        [adapters.A5]
-        role = "utility"
-        dataset = "repliqa"
-        train = { epochs = 1, r = 2 }
-        [adapters.A6]
-        role = "utility"
-        dataset = "alpaca"
-        train = { epochs = 1, r = 2 }
-        [adapters.A7]
-        role = "safety"
-        dataset = "jailbreak"
-        train = { epochs = 1, r = 2 }
+        adapters.A5 = { role = "utility", dataset = "repliqa", train = { epochs = 1, r = 2 } }
+        adapters.A6 = { role = "utility", dataset = "alpaca", train = { epochs = 1, r = 2 } }
+        adapters.A7 = { role = "safety", dataset = "jailbreak", train = { epochs = 1, r = 2 } }
         [fisher]
         protocol = "legacy-prompt"
         samples = [8]
@@ -290,15 +266,17 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
         n = { jailbreak = 3, mmlu = 3, repliqa = 3, alpaca = 3 }
         max_new_tokens = { jailbreak = 4, repliqa = 4, alpaca = 4 }
         mmlu_shots = 0
+        [goals]
+        jailbreak = 0.6
         "#,
     )
     .unwrap();
     let sweep = "sweep grid.toml --model model --data data --out run";
     let table = bench.succeed(sweep);
     for part in ["base", "A7", "V1 k=3 alpha=1", "V2 k=20 weight=0.7 direct"] {
-        assert!(table.contains(part.split(' ').next().unwrap()), "no {part} in\n{table}");
+        assert!(table.contains(part), "no {part} in\n{table}");
     }
-    let results = json(&String::from_utf8(read(&bench.path("run/aggregated_results.json"))).unwrap());
+    let results = read_json(&bench.path("run/aggregated_results.json"));
     let systems = results["systems"].as_array().unwrap();
     assert_eq!(systems.len(), 1 + 3 + 2 * 8);
     let of = |strategy: &str| systems.iter().find(|s| s["strategy"]["strategy"] == strategy).unwrap();
@@ -330,6 +308,15 @@ fn a_sweep_runs_side_by_side_and_is_reused() {
     );
     let markdown = String::from_utf8(read(&bench.path("run/comparison.md"))).unwrap();
     assert!(markdown.contains("| base"), "{markdown}");
+
+    // The recipe's goals are those of the comparison, but for those that are asked for.
+    for (flag, goals) in [
+        ("", "Jailbreak >= 60.0, MMLU >= 52.0, RepliQA >= 40.0"),
+        ("--goal-mmlu 10", "Jailbreak >= 60.0, MMLU >= 10.0, RepliQA >= 40.0"),
+    ] {
+        let table = bench.succeed(&format!("compare run {flag}"));
+        assert!(table.contains(goals), "no {goals} in\n{table}");
+    }
 }
 
 /// With `utility_answers = "refusal"` the utility's factors are those of the safety data's usual answer, as `--answer` takes it.
@@ -338,14 +325,8 @@ fn a_sweep_measures_what_a_refusal_of_harmless_requests_depends_on() {
     let bench = Bench::new(8);
     let recipe = r#"
         variants = ["A5+A7"]
-        [adapters.A5]
-        role = "utility"
-        dataset = "repliqa"
-        train = { epochs = 1, r = 2 }
-        [adapters.A7]
-        role = "safety"
-        dataset = "jailbreak"
-        train = { epochs = 1, r = 2 }
+        adapters.A5 = { role = "utility", dataset = "repliqa", train = { epochs = 1, r = 2 } }
+        adapters.A7 = { role = "safety", dataset = "jailbreak", train = { epochs = 1, r = 2 } }
         [fisher]
         samples = [8]
         [statistics]
@@ -391,14 +372,8 @@ fn a_sweep_measures_what_a_refusal_of_harmless_requests_depends_on() {
 /// Two merges that differ in their statistics, in k and in their rule.
 const ATTRIBUTED: &str = r#"
     variants = ["A5+A7"]
-    [adapters.A5]
-    role = "utility"
-    dataset = "repliqa"
-    train = { epochs = 1, r = 2, learning_rate = 0.02 }
-    [adapters.A7]
-    role = "safety"
-    dataset = "jailbreak"
-    train = { epochs = 2, r = 2, learning_rate = 0.02 }
+    adapters.A5 = { role = "utility", dataset = "repliqa", train = { epochs = 1, r = 2, learning_rate = 0.02 } }
+    adapters.A7 = { role = "safety", dataset = "jailbreak", train = { epochs = 2, r = 2, learning_rate = 0.02 } }
     [fisher]
     protocol = "legacy-prompt"
     samples = [8]
@@ -466,8 +441,7 @@ fn a_difference_is_attributed_to_its_stages_and_reused() {
         bench.succeed(&format!(
             "sweep {recipe}.toml --model model --data data --out sweep-{recipe}"
         ));
-        let results =
-            json(&String::from_utf8(read(&bench.path(&format!("sweep-{recipe}/aggregated_results.json")))).unwrap());
+        let results = read_json(&bench.path(&format!("sweep-{recipe}/aggregated_results.json")));
         let merged = results["systems"].as_array().unwrap().last().unwrap().clone();
         let weights = |run: &str, system: &Value| {
             let folder = bench.path(run).join(system["adapter"].as_str().unwrap());
@@ -564,11 +538,26 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
         2,
         &["sideways", "layerwise"],
     );
-    bench.fail(
-        "eval --model model --data data --out bad --device warp",
-        2,
-        &["warp", "cuda:N"],
-    );
+    let eval = "eval --model model --data data --out bad";
+    bench.fail(&format!("{eval} --device warp"), 2, &["warp", "cuda:N"]);
+    bench.fail(&format!("{eval} --benchmarks nope"), 2, &["nope", "xstest-unsafe"]);
+    bench.fail(&format!("{eval} --dev-share 0.3"), 2, &["--split"]);
+    bench.fail(&format!("{eval} --temperature 0 --top-p 0.9"), 1, &["--top-p"]);
+
+    bench.fail("inspect model --threads 0", 2, &["--threads", "zero"]);
+
+    // What nothing would read.
+    bench.fail(&format!("{merge} --strategy v1 --dtype bf16"), 1, &["--out-dtype"]);
+    let fisher = "fisher --model model --adapter A5 --data data --dataset repliqa --out bad";
+    for (flags, parts) in [
+        ("--weighting completion", ["--weighting", "kron"]),
+        ("--targets q_proj --estimator diag,samples", ["--targets", "kron"]),
+        ("--gradient-dtype bf16 --estimator diag", ["gradient-dtype", "samples"]),
+        ("--parameters A5 --estimator kron", ["--parameters", "diag or samples"]),
+        ("--answer No. --protocol legacy-prompt", ["--answer", "legacy-prompt"]),
+    ] {
+        bench.fail(&format!("{fisher} {flags}"), 1, &parts);
+    }
 
     // Settings.
     bench.fail(&format!("{merge} --strategy v3"), 2, &["v3", "v1, v2"]);
@@ -708,40 +697,37 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
     assert!(!bench.path("bad").exists(), "a failed command leaves no output");
 }
 
+/// The commands that a help lists, but the one that shows help.
+fn listed(help: &str) -> impl Iterator<Item = &str> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = lines.take_while(|line| !line.is_empty());
+    // A description goes on further to the right.
+    let named = lines.filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    named
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+}
+
 #[test]
 fn every_command_shows_an_example() {
-    let bench = Bench::new(16);
-    for command in [
-        "",
-        "model fetch",
-        "data synthesise",
-        "train",
-        "fisher",
-        "fisher reduce",
-        "subspace",
-        "inspect",
-        "merge",
-        "bake",
-        "eval",
-        "compare",
-        "sweep",
-        "attribute",
-    ] {
-        let help = Command::new(env!("CARGO_BIN_EXE_sst"))
-            .args(command.split_whitespace())
-            .arg("--help")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&help.stdout).into_owned();
-        assert!(text.contains("Example"), "sst {command} --help: {text}");
-        assert!(text.contains("--json"), "sst {command} --help: {text}");
+    let bench = Bench::empty();
+    let (mut open, mut seen) = (vec![String::new()], Vec::new());
+    while let Some(command) = open.pop() {
+        let text = bench.succeed(&format!("{command} --help"));
+        assert!(text.contains("Example"), "sst{command} --help: {text}");
+        assert!(text.contains("--json"), "sst{command} --help: {text}");
+        open.extend(listed(&text).map(|name| format!("{command} {name}")));
+        seen.push(command);
+    }
+    for known in [" model fetch", " data check", " fisher reduce", " judge check"] {
+        assert!(seen.iter().any(|command| command == known), "no{known} in {seen:?}");
     }
     assert!(bench.succeed("--version").starts_with("sst "));
 }
 
 #[test]
 fn a_judge_is_checked_against_labels() {
-    let bench = Bench::new(16);
+    let bench = Bench::empty();
     let labelled = |name: &str, rows: &str| {
         std::fs::write(bench.path(name), format!("id,prompt,completion,label\n{rows}")).unwrap();
     };

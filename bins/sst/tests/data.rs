@@ -1,6 +1,9 @@
 //! `sst data` and `sst compare` end to end, with a stand-in for the Hub and models that answer by rule.
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod bench;
+
+use bench::{Bench, json, read_json};
 use serde_json::Value;
 use sst_artefact::StandInHub;
 use sst_data::{DataFolder, Sizes, SplitSizes, synthesise};
@@ -9,7 +12,6 @@ use sst_eval::{
     ScoreRequest, Suite, SuiteConfig,
 };
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -17,60 +19,21 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Runs `sst` inside `folder` against the Hub at `endpoint`.
-fn sst(folder: &Path, endpoint: &str, offline: bool, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sst"))
-        .current_dir(folder)
-        .args(arguments)
-        .env("HF_ENDPOINT", endpoint)
-        .env("HF_HOME", folder.join("hub"))
-        .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" })
-        .env_remove("HF_HUB_CACHE")
-        .output()
-        .unwrap()
-}
-
-fn succeed(folder: &Path, arguments: &[&str]) -> String {
-    let output = sst(folder, "http://127.0.0.1:9", true, arguments);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "sst {arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Runs what must fail with `code`, and returns its one line.
-fn fail(folder: &Path, code: i32, arguments: &[&str]) -> String {
-    let output = sst(folder, "http://127.0.0.1:9", true, arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "sst {arguments:?}: {text}");
-    let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("error")).collect();
-    assert_eq!(errors.len(), 1, "sst {arguments:?}: {text}");
-    errors[0].to_owned()
-}
-
 #[test]
 fn a_set_is_fetched_imported_and_checked() {
-    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::empty();
     let published = "data/repliqa_0-00000-of-00001.parquet";
     let file = std::fs::read(fixture("repliqa").join(published)).unwrap();
     let server = StandInHub::start(&[(published, file)], None);
     let fetch = |out: &str, offline: bool| {
-        let arguments = [
-            "data",
-            "fetch",
-            "repliqa",
-            "--repo",
-            "owner/tiny",
-            "--out",
-            out,
-            "--json",
-        ];
-        let revision = ["--revision", if offline { StandInHub::COMMIT } else { "main" }];
-        let output = sst(
-            dir.path(),
-            &server.endpoint,
-            offline,
-            &[&arguments[..], &revision].concat(),
-        );
+        let revision = if offline { StandInHub::COMMIT } else { "main" };
+        let arguments = format!("data fetch repliqa --repo owner/tiny --revision {revision} --out {out} --json");
+        let output = bench
+            .sst(&arguments)
+            .env("HF_ENDPOINT", &server.endpoint)
+            .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" })
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
@@ -81,42 +44,24 @@ fn a_set_is_fetched_imported_and_checked() {
     assert_eq!(fetch("again", true)["imported"], fetched["imported"]);
     assert!(server.requests().is_empty(), "offline nothing is asked");
 
-    let import = |set: &str| {
-        let path = fixture(set);
-        succeed(
-            dir.path(),
-            &["data", "import", path.to_str().unwrap(), "--as", set, "--out", "data"],
-        )
-    };
-    assert!(import("alpaca").contains("7 items to train on, 2 to evaluate on, 1 blank rows left out"));
-    assert!(import("mmlu").contains("5 questions, 4 worked examples"));
-    let report = succeed(dir.path(), &["data", "check", "data"]);
+    let import = |set: &str| format!("data import {} --as {set} --out data", fixture(set).display());
+    let imported = bench.succeed(&import("alpaca"));
+    assert!(imported.contains("7 items to train on, 2 to evaluate on, 1 blank rows left out"));
+    let imported = bench.succeed(&import("mmlu"));
+    assert!(imported.contains("5 questions, 4 worked examples"));
+    let report = bench.succeed("data check data");
     assert!(report.contains("Nothing in common: repliqa and"), "{report}");
-    let report: Value = serde_json::from_str(&succeed(dir.path(), &["data", "check", "data", "--json"])).unwrap();
+    let report = json(&bench.succeed("data check data --json"));
     assert_eq!(
         (&report[0]["train_set"], &report[0]["leaks"]),
         (&"repliqa".into(), &Value::Array(vec![]))
     );
 
-    let taken = fixture("alpaca");
-    let arguments = [
-        "data",
-        "import",
-        taken.to_str().unwrap(),
-        "--as",
-        "alpaca",
-        "--seed",
-        "1",
-        "--out",
-        "data",
-    ];
-    assert!(fail(dir.path(), 1, &arguments).contains("data/alpaca holds another import"));
-    let offline = fail(dir.path(), 1, &["data", "fetch", "xstest", "--out", "data"]);
-    assert!(
-        offline.contains("walledai/XSTest") && offline.contains("HF_HUB_OFFLINE"),
-        "{offline}"
-    );
-    assert!(fail(dir.path(), 2, &["data", "fetch", "squad"]).contains("unknown published data set `squad`"));
+    let other = format!("{} --seed 1", import("alpaca"));
+    bench.fail(&other, 1, &["data/alpaca holds another import"]);
+    let offline = ["walledai/XSTest", "HF_HUB_OFFLINE"];
+    bench.fail("data fetch xstest --out data", 1, &offline);
+    bench.fail("data fetch squad", 2, &["unknown published data set `squad`"]);
 }
 
 /// Refuses what the rule says, and finds B the likeliest letter.
@@ -187,12 +132,9 @@ fn evaluations(dir: &Path) -> Suite {
 
 #[test]
 fn a_comparison_says_what_is_a_difference_and_what_is_noise() {
-    let dir = tempfile::tempdir().unwrap();
-    let suite = evaluations(dir.path());
-    let table = succeed(
-        dir.path(),
-        &["compare", "A", "B", "C", "--margin", "0.1", "--out", "out"],
-    );
+    let bench = Bench::empty();
+    let suite = evaluations(&bench.path(""));
+    let table = bench.succeed("compare A B C --margin 0.1 --out out");
     for part in [
         "B vs A",
         "C vs A",
@@ -202,13 +144,8 @@ fn a_comparison_says_what_is_a_difference_and_what_is_noise() {
     ] {
         assert!(table.contains(part), "no `{part}` in {table}");
     }
-    let stored: Value =
-        serde_json::from_slice(&std::fs::read(dir.path().join("out/comparison.json")).unwrap()).unwrap();
-    let printed: Value = serde_json::from_str(&succeed(
-        dir.path(),
-        &["compare", "A", "B", "C", "--margin", "0.1", "--json"],
-    ))
-    .unwrap();
+    let stored = read_json(&bench.path("out/comparison.json"));
+    let printed = json(&bench.succeed("compare A B C --margin 0.1 --json"));
     assert_eq!(stored, printed["comparison"], "stored and printed");
     assert_eq!(printed["systems"][0]["name"], "A");
     let pair = &stored["measures"][0]["pairs"][0];
@@ -221,7 +158,7 @@ fn a_comparison_says_what_is_a_difference_and_what_is_noise() {
         (&pair["counts"]["only_second"], &pair["counts"]["only_first"]),
         (&40.into(), &8.into())
     );
-    let markdown = std::fs::read_to_string(dir.path().join("out/comparison.md")).unwrap();
+    let markdown = std::fs::read_to_string(bench.path("out/comparison.md")).unwrap();
     assert!(
         markdown.contains("| jailbreak refusal_rate") && markdown.contains("## Secondary metrics"),
         "{markdown}"
@@ -229,7 +166,7 @@ fn a_comparison_says_what_is_a_difference_and_what_is_noise() {
 
     // Another setting is refused by its name, and allowed where asked for.
     let other = Suite::load(
-        &DataFolder::open(dir.path().join("data")).unwrap(),
+        &DataFolder::open(bench.path("data")).unwrap(),
         &SuiteConfig {
             mmlu_shots: 0,
             ..suite.config().clone()
@@ -237,36 +174,33 @@ fn a_comparison_says_what_is_a_difference_and_what_is_noise() {
     );
     let other = other.unwrap();
     let evaluation = other.run(&mut Refuser(|_| true), Some("D"), &mut |_, _, _| {}).unwrap();
-    evaluation.save(&dir.path().join("D"), other.inputs().unwrap()).unwrap();
-    let message = fail(dir.path(), 1, &["compare", "A", "D"]);
-    assert!(
-        message.contains("A and D cannot be compared: mmlu_shots is 5 and 0"),
-        "{message}"
-    );
-    let table = succeed(dir.path(), &["compare", "A", "D", "--shared"]);
+    evaluation.save(&bench.path("D"), other.inputs().unwrap()).unwrap();
+    bench.fail("compare A D", 1, &["A and D cannot be compared: mmlu_shots is 5 and 0"]);
+    let table = bench.succeed("compare A D --shared");
     assert!(
         table.contains("A and D: mmlu_shots is 5 and 0") && table.contains("D vs A"),
         "{table}"
     );
 
-    assert!(fail(dir.path(), 1, &["compare", "A", "B", "--reference", "Z"]).contains("expected one of A, B"));
-    assert!(fail(dir.path(), 1, &["compare", "A", "--out", "out"]).contains("give two or more"));
-    fail(dir.path(), 2, &["compare"]);
+    bench.fail("compare A B --reference Z", 1, &["expected one of A, B"]);
+    bench.fail("compare A --out out", 1, &["give two or more"]);
+    bench.error("compare", 2);
 }
 
 #[test]
 fn published_counts_are_compared_as_they_are() {
-    let dir = tempfile::tempdir().unwrap();
-    let text = succeed(
-        dir.path(),
-        &["compare", "--counts", "V1=388/500", "--counts", "V2=391/500"],
-    );
+    let bench = Bench::empty();
+    let compare = "compare --counts V1=388/500 --counts V2=391/500";
+    let text = bench.succeed(compare);
     assert!(
         text.contains("not distinguishable at n = 500") && text.contains("may be one common rate"),
         "{text}"
     );
-    let message = fail(dir.path(), 2, &["compare", "--counts", "V1=388"]);
-    assert!(message.contains("NAME=SUCCESSES/N"), "{message}");
-    let message = fail(dir.path(), 1, &["compare", "--counts", "V1=3/2", "--counts", "V2=1/2"]);
-    assert!(message.contains("of V1 are 3/2"), "{message}");
+    bench.fail("compare --counts V1=388", 2, &["NAME=SUCCESSES/N"]);
+    bench.fail("compare --counts V1=3/2 --counts V2=1/2", 1, &["of V1 are 3/2"]);
+    // Counts tell no items apart, and have no benchmark.
+    for flag in ["--margin 0.1", "--all-pairs", "--reference V1", "--goal-mmlu 52"] {
+        let name = flag.split(' ').next().unwrap();
+        bench.fail(&format!("{compare} {flag}"), 2, &[name, "cannot be used with"]);
+    }
 }

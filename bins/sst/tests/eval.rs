@@ -3,33 +3,21 @@
 
 mod bench;
 
-use bench::Bench;
+use bench::{Bench, files, json, read_json};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use sst_eval::{Endpoint, EndpointConfig, EndpointScoring, Finish, GenerateRequest, Generator, Sampling, ScoreRequest};
 use sst_model::{DeviceChoice, LanguageModel, Precision};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 impl Bench {
-    /// Names and contents of a folder's files.
-    fn files(&self, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-        let entries = std::fs::read_dir(self.path(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        entries
-            .filter(|path| path.is_file())
-            .map(|path| (path.file_name().unwrap().into(), std::fs::read(&path).unwrap()))
-            .collect()
-    }
-
     /// The items of an evaluation.
     fn items(&self, folder: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path(folder).join("items.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines().map(json).collect()
     }
 }
 
@@ -39,8 +27,8 @@ const EVAL: &str = "eval --model model --data data --shots 0 --max-new-tokens 12
 fn killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes() {
     let bench = Bench::new(8);
     bench.succeed(&format!("{EVAL} --name base --out whole"));
-    let expected = bench.files("whole");
-    assert_eq!(expected.len(), 3, "no journal is left: {:?}", expected.keys());
+    let expected = files(&bench.path("whole"));
+    assert_eq!(expected.len(), 3, "{:?}", expected.keys());
     let journal = bench.path("cut/journal.jsonl");
     let size = || journal.metadata().map_or(0, |m| m.len());
     let mut random = ChaCha8Rng::seed_from_u64(3);
@@ -77,7 +65,9 @@ fn killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes() {
         goal = goal.max(size());
     }
     assert!(kills >= 3, "killed {kills} times");
-    assert_eq!(bench.files("cut"), expected);
+    assert_eq!(files(&bench.path("cut")), expected);
+    let all = std::fs::read_dir(bench.path("cut")).unwrap();
+    assert_eq!(all.count(), 3, "nothing hidden is left either");
 }
 
 #[test]
@@ -107,7 +97,7 @@ fn adapters_in_one_run_score_as_each_alone() {
     let printed = bench.succeed(&format!(
         "{EVAL} --with-base --adapter A5 --adapter A7 --out all --json"
     ));
-    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let printed = json(&printed);
     let names: Vec<&str> = printed
         .as_array()
         .unwrap()
@@ -115,7 +105,8 @@ fn adapters_in_one_run_score_as_each_alone() {
         .map(|s| s["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["base", "A5", "A7"]);
-    assert_eq!(bench.files("all").len(), 0, "no journal is left");
+    assert_eq!(files(&bench.path("all")).len(), 3 * 3, "each has its folder");
+    let mut compared = 0;
     for (name, adapter) in [("base", ""), ("A5", "--adapter A5"), ("A7", "--adapter A7")] {
         bench.succeed(&format!("{EVAL} {adapter} --out alone-{name}"));
         let (together, alone) = (
@@ -128,12 +119,16 @@ fn adapters_in_one_run_score_as_each_alone() {
             let likelihoods = |item: &Value| -> Vec<f64> {
                 serde_json::from_value(item["log_likelihoods"].clone()).unwrap_or_default()
             };
-            for (a, b) in likelihoods(x).iter().zip(likelihoods(y)) {
+            let (x, y) = (likelihoods(x), likelihoods(y));
+            assert_eq!(x.len(), y.len(), "{name}");
+            compared += x.len();
+            for (a, b) in x.iter().zip(&y) {
                 // f32 sums in another order, through two small layers.
                 assert!((a - b).abs() < 1e-3, "{name}: {a} {b}");
             }
         }
     }
+    assert!(compared > 0, "no item has likelihoods");
     let answers = |name: &str| -> Vec<String> {
         bench
             .items(&format!("all/{name}"))
@@ -147,7 +142,7 @@ fn adapters_in_one_run_score_as_each_alone() {
     let again = bench.succeed(&format!(
         "{EVAL} --with-base --adapter A5 --adapter A7 --out all --json"
     ));
-    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), printed);
+    assert_eq!(json(&again), printed);
     let error = bench.error(&format!("{EVAL} --adapter A5 --adapter alone-A5/../A5 --out twice"), 1);
     assert!(error.contains("two systems are named A5"), "{error}");
 }
@@ -159,7 +154,7 @@ fn a_classifier_judges() {
     bench.succeed(&format!(
         "{EVAL} --benchmarks jailbreak --judge classifier:{folder} --out judged"
     ));
-    let read = |file: &str| -> Value { serde_json::from_slice(&bench.files("judged")[Path::new(file)]).unwrap() };
+    let read = |file: &str| read_json(&bench.path("judged").join(file));
     assert_eq!(read("scores.json")["judge"], format!("classifier:{folder}"));
     assert!(read("manifest.json")["inputs"]["judge"]["sha256"].is_string());
     let error = bench.error(
@@ -167,6 +162,23 @@ fn a_classifier_judges() {
         1,
     );
     assert!(error.contains("`NO`") && error.contains("NORMAL, REJECTION"), "{error}");
+}
+
+#[test]
+fn a_temperature_leaves_the_protocol_its_top_p() {
+    let bench = Bench::new(8);
+    let eval = "eval --model model --data data --benchmarks jailbreak -n 1 --max-new-tokens 2";
+    for (out, flags, temperature, top_p) in [
+        ("study", "--protocol study-v1", 0.6, 0.9),
+        ("hot", "--protocol study-v1 --temperature 0.7", 0.7, 0.9),
+        ("wide", "--protocol study-v1 --temperature 0.7 --top-p 1", 0.7, 1.0),
+        ("drawn", "--temperature 0.7", 0.7, 1.0),
+    ] {
+        bench.succeed(&format!("{eval} {flags} --out {out}"));
+        let scores = read_json(&bench.path(out).join("scores.json"));
+        let expected = serde_json::json!({ "sample": { "temperature": temperature, "top_p": top_p, "seed": 0 } });
+        assert_eq!(scores["config"]["sampling"], expected, "{out}");
+    }
 }
 
 #[test]

@@ -3,21 +3,15 @@
 
 mod bench;
 
-use bench::Bench;
+use bench::{Bench, files, json, read, read_json};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 const RECIPE: &str = r#"
     variants = ["A5+A7"]
-    [adapters.A5]
-    role = "utility"
-    dataset = "repliqa"
-    train = { epochs = 1, r = 2, learning_rate = 0.02 }
-    [adapters.A7]
-    role = "safety"
-    dataset = "jailbreak"
-    train = { epochs = 2, r = 2, learning_rate = 0.02 }
+    adapters.A5 = { role = "utility", dataset = "repliqa", train = { epochs = 1, r = 2, learning_rate = 0.02 } }
+    adapters.A7 = { role = "safety", dataset = "jailbreak", train = { epochs = 2, r = 2, learning_rate = 0.02 } }
     [fisher]
     samples = [4, 9]
     [[merge]]
@@ -33,41 +27,11 @@ const RECIPE: &str = r#"
     dev = 0.5
 "#;
 
-fn json(path: &Path) -> Value {
-    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_slice(&text).unwrap()
-}
-
-/// Every file below a folder, by its path in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.insert(
-                    path.strip_prefix(folder).unwrap().to_path_buf(),
-                    std::fs::read(&path).unwrap(),
-                );
-            }
-        }
-    }
-    found
-}
-
 /// The items that a system answered.
 fn asked(run: &Path, system: &Value) -> BTreeSet<String> {
     let items = run.join(system["evaluation"].as_str().unwrap()).join("items.jsonl");
     let text = std::fs::read_to_string(items).unwrap();
-    let id = |line: &str| {
-        serde_json::from_str::<Value>(line).unwrap()["id"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let id = |line: &str| json(line)["id"].as_str().unwrap().to_owned();
     text.lines().map(id).collect()
 }
 
@@ -80,10 +44,10 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     let table = bench.succeed(sweep);
     assert!(table.contains("Chosen on 50.0 % of the items"), "{table}");
     let run = bench.path("run");
-    let results = json(&run.join("aggregated_results.json"));
+    let results = read_json(&run.join("aggregated_results.json"));
     let systems = results["systems"].as_array().unwrap();
     assert_eq!(systems.len(), 3 + 2 * 3);
-    let selection = json(&run.join("selection.json"));
+    let selection = read_json(&run.join("selection.json"));
     assert_eq!(results["selection"], selection);
     let points = |i: usize| selection["methods"][i]["points"].as_array().unwrap().len();
     assert_eq!((points(0), points(1)), (4, 2), "k and the sample count are chosen");
@@ -102,15 +66,15 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     let evaluations = || std::fs::read_dir(run.join("evaluations")).unwrap().count();
     assert_eq!(evaluations(), 9 + 5, "only what was chosen is judged");
 
-    let before = std::fs::read(run.join("selection.json")).unwrap();
+    let before = read(&run.join("selection.json"));
     assert_eq!(bench.succeed(sweep), table);
-    assert_eq!(std::fs::read(run.join("selection.json")).unwrap(), before);
+    assert_eq!(read(&run.join("selection.json")), before);
 
     // Whoever has seen the test scores does not choose anew without a word.
     write(&RECIPE.replace("k = [3, 20]", "k = [3, 10, 20]"));
     let table = bench.succeed(sweep);
     assert!(table.contains("seen with 2 choices, which stand"), "{table}");
-    let kept = json(&run.join("selection.json"));
+    let kept = read_json(&run.join("selection.json"));
     assert_eq!(
         (&kept["methods"], &kept["test"]),
         (&selection["methods"], &selection["test"])
@@ -119,7 +83,7 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     assert_eq!(evaluations(), 9 + 5 + 2);
     let table = bench.succeed(&format!("{sweep} --choose-again"));
     assert!(table.contains("had been seen with 2 choices"), "{table}");
-    let again = json(&run.join("selection.json"));
+    let again = read_json(&run.join("selection.json"));
     assert_eq!(again["methods"][0]["points"].as_array().unwrap().len(), 6);
     assert_eq!(again["earlier"][0]["chosen"], serde_json::json!(chosen));
     assert_eq!(again["earlier"][0]["points"], 6);
@@ -139,7 +103,7 @@ fn what_a_grid_shares_is_computed_once_and_changes_no_byte() {
     let sweep = |name: &str, text: &str| {
         std::fs::write(bench.path(&format!("{name}.toml")), text).unwrap();
         bench.succeed(&format!("sweep {name}.toml --model model --data data --out {name}"));
-        let results = json(&bench.path(name).join("aggregated_results.json"));
+        let results = read_json(&bench.path(name).join("aggregated_results.json"));
         results["systems"].as_array().unwrap().clone()
     };
     let all = sweep("all", RECIPE);
@@ -166,7 +130,7 @@ fn what_a_grid_shares_is_computed_once_and_changes_no_byte() {
             let same = all.iter().find(|other| other["name"] == system["name"]).unwrap();
             let weights = |run: &str, system: &Value| {
                 let folder = bench.path(run).join(system["adapter"].as_str().unwrap());
-                std::fs::read(folder.join("adapter_model.safetensors")).unwrap()
+                read(&folder.join("adapter_model.safetensors"))
             };
             assert!(weights(&name, system) == weights("all", same), "{}", system["name"]);
             assert_eq!(system["diagnostics"], same["diagnostics"]);
@@ -190,7 +154,7 @@ fn several_seeds_are_the_runs_of_each_side_by_side() {
         bench.succeed(&format!("sweep {name}.toml --model model --data data --out {name}"))
     };
     let systems = |name: &str| {
-        let results = json(&bench.path(name).join("aggregated_results.json"));
+        let results = read_json(&bench.path(name).join("aggregated_results.json"));
         results["systems"].as_array().unwrap().clone()
     };
     let table = sweep("both", "seeds = [0, 1]");
@@ -208,7 +172,7 @@ fn several_seeds_are_the_runs_of_each_side_by_side() {
     sweep("one", "seed = 1");
     let weights = |run: &str, system: &Value| {
         let folder = bench.path(run).join(system["adapter"].as_str().unwrap());
-        std::fs::read(folder.join("adapter_model.safetensors")).unwrap()
+        read(&folder.join("adapter_model.safetensors"))
     };
     for system in systems("one").iter().filter(|system| !system["adapter"].is_null()) {
         let name = system["name"].as_str().unwrap();

@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::Bench;
+use bench::{Bench, Files, files, json, read_json};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -17,14 +17,8 @@ use std::time::{Duration, SystemTime};
 const RECIPE: &str = r#"
     seed = 1
     variants = ["A5+A7"]
-    [adapters.A5]
-    role = "utility"
-    dataset = "repliqa"
-    train = { epochs = 1, r = 2 }
-    [adapters.A7]
-    role = "safety"
-    dataset = "jailbreak"
-    train = { epochs = 1, r = 2 }
+    adapters.A5 = { role = "utility", dataset = "repliqa", train = { epochs = 1, r = 2 } }
+    adapters.A7 = { role = "safety", dataset = "jailbreak", train = { epochs = 1, r = 2 } }
     [fisher]
     samples = [8]
     [[merge]]
@@ -44,34 +38,10 @@ const RECIPE: &str = r#"
 "#;
 const SWEEP: &str = "sweep grid.toml --model model --data data --out run --fisher-shards 2";
 
-type Files = BTreeMap<PathBuf, Vec<u8>>;
-
 fn bench() -> Bench {
     let bench = Bench::new(16);
     std::fs::write(bench.path("grid.toml"), RECIPE).unwrap();
     bench
-}
-
-/// Every file below a folder but hidden ones, and Slurm's logs.
-fn files(folder: &Path) -> Files {
-    let mut found = Files::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = entry.file_name().unwrap().to_string_lossy().into_owned();
-            assert!(!name.starts_with(".journal"), "{}", entry.display());
-            if name.starts_with('.') || name == "slurm" {
-                continue;
-            }
-            if entry.is_dir() {
-                folders.push(entry);
-            } else {
-                let relative = entry.strip_prefix(folder).unwrap().to_path_buf();
-                found.insert(relative, std::fs::read(&entry).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// What a quiet run leaves.
@@ -170,9 +140,9 @@ fn the_commands_of_a_plan_do_what_the_sweep_does() {
     let bench = bench();
     let plan = |options: &str| bench.succeed(&format!("{SWEEP} --plan {options}"));
     let whole = plan("");
-    let json: Value = serde_json::from_str(&plan("--json")).unwrap();
+    let parts = json(&plan("--json"));
     assert!(!bench.path("run").exists(), "a plan computes nothing");
-    let stages = json["stages"].as_array().unwrap();
+    let stages = parts["stages"].as_array().unwrap();
     let counts: Vec<_> = stages
         .iter()
         .map(|s| (s["stage"].as_str().unwrap(), s["parts"].as_array().unwrap().len()))
@@ -186,7 +156,7 @@ fn the_commands_of_a_plan_do_what_the_sweep_does() {
         ("report", 1),
     ];
     assert_eq!(counts, expected);
-    assert_eq!(json["stages"][1]["after"], "train");
+    assert_eq!(parts["stages"][1]["after"], "train");
 
     // The first stages by hand, then what the plan says is left.
     bench.succeed(&format!("{SWEEP} --stage train"));
@@ -212,6 +182,8 @@ fn the_commands_of_a_plan_do_what_the_sweep_does() {
     bench.fail_plan("--stage fsher", 2, "train, fisher, reduce");
     bench.fail_plan("--part 3/5", 2, "--stage");
     bench.fail_plan("--executor slurm --slurm array=3", 2, "the plan");
+    bench.fail_plan("--executor local --retries 1", 1, "--retries is for");
+    bench.fail_plan("--executor local --slurm time=1:00", 1, "--slurm is for");
 }
 
 #[test]
@@ -240,8 +212,7 @@ fn what_failed_is_tried_again_only_when_asked() {
     bench.error(&format!("{sweep} --retry-failed"), 1);
     let after = failures(&bench);
     assert!(after.iter().all(|(path, time)| *time > before[path]));
-    let results: Value =
-        serde_json::from_slice(&files(&bench.path("run"))[Path::new("aggregated_results.json")]).unwrap();
+    let results = read_json(&bench.path("run/aggregated_results.json"));
     assert_eq!(results["systems"].as_array().unwrap().len(), 4);
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::command::Command;
 use crate::setup::{self, Profile};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, absolute};
 
 const RECIPE: &str = "docs/recipes/demo.toml";
 const MADE_UP_DATA: &str = "runs/demo-data";
@@ -91,6 +91,5 @@ impl<'a> Prepared<'a> {
 
 /// `path`, given from where the user stands, as a command in the root names it.
 pub fn in_root(workspace: &Workspace, path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))?;
-    Ok(workspace.relative(&absolute).to_owned())
+    Ok(workspace.relative(&absolute(path)?).to_owned())
 }

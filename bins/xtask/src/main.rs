@@ -8,6 +8,7 @@ mod demo;
 mod layering;
 mod lint;
 mod phases;
+mod remove;
 mod setup;
 mod test;
 mod workspace;

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::command::Command;
 
+/// Where set-up puts the demo model, in the root.
+pub const DEMO_MODEL: &str = ".models/smollm2-135m-instruct";
+
 /// The Cargo workspace that this program belongs to.
 pub struct Workspace {
     /// The folder with the workspace's `Cargo.toml`.
@@ -77,6 +80,11 @@ impl Workspace {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
 
+    /// The model folder that the user names from where they stand, or else the demo model's.
+    pub fn model(&self, named: Option<&Path>) -> Result<PathBuf> {
+        named.map_or_else(|| Ok(self.root.join(DEMO_MODEL)), absolute)
+    }
+
     /// The crates under `docs/examples`: downstream users, each a workspace of its own.
     ///
     /// # Errors
@@ -100,6 +108,11 @@ impl Workspace {
         manifests.sort();
         Ok(manifests)
     }
+}
+
+/// `path`, given from where the user stands, as it is named from anywhere.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))
 }
 
 fn text_of(value: &Value, key: &str) -> Result<String> {

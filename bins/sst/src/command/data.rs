@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 /// Items of a pair of sets that are named in the table.
 const NAMED: usize = 5;
 
-/// Bring data sets here, make them, check them.
+/// Fetch, import, make and check data sets.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  sst data synthesise --out runs/data
+  sst data fetch repliqa --out runs/data
+  sst data check runs/data")]
 pub enum Data {
     /// Write synthetic data sets in the publishers' formats: fictional documents with questions, simple instructions, multiple
     /// choice, and harmless stand-ins for requests to be refused.

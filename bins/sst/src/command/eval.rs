@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 use sst_eval::{
@@ -12,7 +13,9 @@ use sst_experiment::step::{EvaluateAllStep, evaluate_all, folder_name};
 use sst_experiment::{Answerer, EvaluatedSystem};
 use std::path::PathBuf;
 
-/// Measure safety and skill: jailbreak refusals, MMLU, RepliQA and Alpaca, each with its 95 % interval.
+/// Measure safety and skill of a model, with or without adapters.
+///
+/// Jailbreak refusals, MMLU, RepliQA and Alpaca, or the benchmarks that are named, each with its 95 % interval.
 ///
 /// Killed at any moment, the same command goes on where it stopped and ends with the same bytes.
 #[derive(Args)]
@@ -59,8 +62,8 @@ pub struct Eval {
     #[arg(long, default_value_t)]
     protocol: Protocol,
     /// Benchmarks to run, in order; those of the protocol if not given.
-    #[arg(long, value_delimiter = ',', value_name = "NAMES", long_help = benchmarks_help())]
-    benchmarks: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", value_parser = benchmark())]
+    benchmarks: Vec<Benchmark>,
     /// Items of each benchmark, drawn by the seed; all if not given.
     #[arg(short, long)]
     n: Option<usize>,
@@ -69,8 +72,8 @@ pub struct Eval {
     /// Questions about one document are on one side, the seed decides which.
     #[arg(long, value_enum, default_value_t = Part::All)]
     split: Part,
-    /// Share of the items that are for development.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.4)]
+    /// With --split: share of the items that are for development.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, requires = "split")]
     dev_share: f64,
     /// Worked examples before each MMLU question, 0 to 5; those of the protocol if not given.
     #[arg(long)]
@@ -90,9 +93,10 @@ pub struct Eval {
     /// Sample answers at this temperature; 0 takes the likeliest token; the protocol's way if not given.
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// With --temperature: sample from the likeliest tokens of this total probability.
-    #[arg(long, default_value_t = 1.0, value_name = "P", requires = "temperature")]
-    top_p: f64,
+    /// With --temperature: sample from the likeliest tokens of this total probability; the protocol's if not given, 1
+    /// where it does not sample.
+    #[arg(long, value_name = "P", requires = "temperature")]
+    top_p: Option<f64>,
     /// Seed of the drawn items and of sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -187,13 +191,7 @@ impl Eval {
 
     fn endpoint(&self) -> anyhow::Result<Option<EndpointConfig>> {
         let Some(url) = &self.endpoint else { return Ok(None) };
-        let mut table = toml::Table::new();
-        for setting in &self.settings {
-            let parsed: toml::Table = toml::from_str(setting)
-                .with_context(|| format!("--set {setting}: not KEY=VALUE with a TOML value; texts need quotes"))?;
-            table.extend(parsed);
-        }
-        let mut config: EndpointConfig = table.try_into().context("--set")?;
+        let mut config: EndpointConfig = super::settings(&self.settings)?.try_into().context("--set")?;
         url.clone_into(&mut config.url);
         config.model = self.model_name.clone().or(config.model);
         config.api_key_variable = self.api_key_env.clone().or(config.api_key_variable);
@@ -203,11 +201,7 @@ impl Eval {
     fn suite(&self) -> anyhow::Result<SuiteConfig> {
         let mut config = SuiteConfig::of(self.protocol);
         if !self.benchmarks.is_empty() {
-            config.benchmarks = self
-                .benchmarks
-                .iter()
-                .map(|name| benchmark(name))
-                .collect::<anyhow::Result<_>>()?;
+            config.benchmarks.clone_from(&self.benchmarks);
         }
         config.n = ItemCounts::all(self.n);
         config.split = match self.split {
@@ -224,20 +218,26 @@ impl Eval {
         config.judge = self.judge.clone().unwrap_or(config.judge);
         config.max_new_tokens = self.max_new_tokens.map_or(config.max_new_tokens, AnswerLengths::all);
         config.seed = self.seed;
-        config.sampling = match (self.temperature, config.sampling) {
-            (Some(0.0), _) | (None, Sampling::Greedy) => Sampling::Greedy,
-            (Some(temperature), _) => Sampling::Sample {
-                temperature,
-                top_p: self.top_p,
-                seed: self.seed,
-            },
-            (None, Sampling::Sample { temperature, top_p, .. }) => Sampling::Sample {
-                temperature,
-                top_p,
-                seed: self.seed,
-            },
-        };
+        config.sampling = self.sampling(config.sampling)?;
         Ok(config)
+    }
+
+    /// How answers are drawn: as the protocol has it, but for what was asked for.
+    fn sampling(&self, protocol: Sampling) -> anyhow::Result<Sampling> {
+        let (temperature, top_p) = match (self.temperature, protocol) {
+            (Some(0.0), _) if self.top_p.is_some() => {
+                bail!("--top-p is about sampling, and --temperature 0 takes the likeliest token: leave one out")
+            }
+            (Some(0.0), _) | (None, Sampling::Greedy) => return Ok(Sampling::Greedy),
+            (Some(temperature), Sampling::Greedy) => (temperature, 1.0),
+            (Some(temperature), Sampling::Sample { top_p, .. }) => (temperature, top_p),
+            (None, Sampling::Sample { temperature, top_p, .. }) => (temperature, top_p),
+        };
+        Ok(Sampling::Sample {
+            temperature,
+            top_p: self.top_p.unwrap_or(top_p),
+            seed: self.seed,
+        })
     }
 }
 
@@ -262,13 +262,8 @@ fn text(system: &EvaluatedSystem, evaluation: &Evaluation) -> String {
     evaluation.scores.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn benchmark(name: &str) -> anyhow::Result<Benchmark> {
-    let known = || BENCHMARKS.map(Benchmark::name).join(", ");
-    serde_json::from_value(serde_json::json!(name))
-        .with_context(|| format!("unknown benchmark `{name}`: known are {}", known()))
-}
-
-fn benchmarks_help() -> String {
-    let names = BENCHMARKS.map(Benchmark::name).join(", ");
-    format!("Benchmarks to run, in order; those of the protocol if not given: {names}")
+/// Reads a benchmark's name, and takes no other.
+fn benchmark() -> impl TypedValueParser<Value = Benchmark> {
+    PossibleValuesParser::new(BENCHMARKS.map(Benchmark::name))
+        .try_map(|name| serde_json::from_value::<Benchmark>(serde_json::Value::String(name)))
 }

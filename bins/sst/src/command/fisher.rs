@@ -1,7 +1,7 @@
 //! `sst fisher`
 
 use crate::options::Options;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sst_adapter::Dtype;
 use sst_artefact::Manifest;
@@ -11,7 +11,7 @@ use sst_fim::{Estimate, FisherConfig, Protocol};
 use sst_subspace::{Estimator, FisherMeta, Labels, Shard, TokenWeighting};
 use std::path::{Path, PathBuf};
 
-/// Measure Fisher information on the model with any stack of adapters.
+/// Measure Fisher information on a model, with any stack of adapters or none.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -58,13 +58,15 @@ struct Measure {
     /// Folder of an adapter on the base model; several are stacked in the order given, none measures the base model.
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
-    /// The adapter whose parameters the gradients are of, by the last part of its path; the last one if not given.
+    /// diag-variance, diag, samples: the adapter whose parameters the gradients are of, by the last part of its path; the
+    /// last one if not given.
     #[arg(long, value_name = "NAME")]
     parameters: Option<String>,
     /// Folder of data sets (DATASET/train.jsonl or .csv), or one file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Columns to expect: repliqa, alpaca or jailbreak.
+    /// Columns to expect: repliqa, alpaca, jailbreak, beavertails, jailbreakbench or advbench; the last three have no
+    /// answers of their own.
     #[arg(long)]
     dataset: Dataset,
     /// Folder for the artefact, or for the shard; with several estimators, each gets a folder of its name in it.
@@ -83,19 +85,20 @@ struct Measure {
     /// Draw the labels from the model with this seed (true Fisher) instead of taking the data's (empirical Fisher).
     #[arg(long, value_name = "SEED")]
     draw_labels: Option<u64>,
-    /// kron: tokens that count: all, completion, completion-and-last-prompt or gradient-norm.
-    #[arg(long, default_value = "all")]
-    weighting: TokenWeighting,
+    /// kron: tokens that count: all, completion, completion-and-last-prompt or gradient-norm. [default: all]
+    #[arg(long)]
+    weighting: Option<TokenWeighting>,
     /// kron: linears to measure, by last path component; those that the adapters change if not given.
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
-    /// samples: number type of the stored gradients, f32 or bf16.
-    #[arg(long, default_value = "f32")]
-    gradient_dtype: Dtype,
+    /// samples: number type of the stored gradients, f32 or bf16. [default: f32]
+    #[arg(long)]
+    gradient_dtype: Option<Dtype>,
     /// Examples used: the first of one seeded order; all if not given.
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Longer examples are left out and counted.
+    /// Longer examples are left out and counted, as are those beyond the model's context; legacy-prompt cuts prompts to this
+    /// instead, and to 512 at most.
     #[arg(long, default_value_t = FisherConfig::default().max_tokens)]
     max_tokens: usize,
     /// Seed of the order of examples.
@@ -111,29 +114,52 @@ impl Fisher {
         match (self.action, self.measure) {
             (Some(Action::Reduce { shards, out }), _) => {
                 let meta = sst_subspace::reduce(&shards, &out)?;
-                print(options, &[(out, meta)])
+                print(options, &[(out, meta)], |_| String::new())
             }
             (None, Some(measure)) => measure.run(options),
-            (None, None) => anyhow::bail!("nothing to do: give --model, --data, --dataset and --out, or `reduce`"),
+            (None, None) => bail!("nothing to do: give --model, --data, --dataset and --out, or `reduce`"),
         }
     }
 }
 
 impl Measure {
+    /// Refuses what nothing would read.
+    fn check(&self) -> anyhow::Result<()> {
+        let of_parameters = [Estimator::DiagVariance, Estimator::Diag, Estimator::Samples];
+        let flags = [
+            ("--parameters", self.parameters.is_some(), &of_parameters[..]),
+            ("--weighting", self.weighting.is_some(), &[Estimator::Kron]),
+            ("--targets", !self.targets.is_empty(), &[Estimator::Kron]),
+            ("--gradient-dtype", self.gradient_dtype.is_some(), &[Estimator::Samples]),
+        ];
+        for (flag, given, readers) in flags {
+            if given && !self.estimator.iter().any(|estimator| readers.contains(estimator)) {
+                let readers: Vec<&str> = readers.iter().map(|estimator| estimator.name()).collect();
+                bail!("{flag} is for --estimator {}; leave it out", readers.join(" or "));
+            }
+        }
+        if self.answer.is_some() && self.protocol == Protocol::LegacyPrompt {
+            bail!("--answer is never seen under --protocol legacy-prompt, which scores the prompt; leave one out");
+        }
+        Ok(())
+    }
+
     fn run(self, options: &Options) -> anyhow::Result<()> {
+        self.check()?;
         let names: Vec<String> = self
             .adapter
             .iter()
             .map(|p| sst_experiment::step::folder_name(p))
             .collect();
         let several = self.estimator.len() > 1;
+        let default = FisherConfig::default();
         let estimate = |&estimator: &Estimator| Estimate {
             config: FisherConfig {
                 estimator,
                 protocol: self.protocol,
                 labels: self.draw_labels.map_or(Labels::Given, |seed| Labels::Sampled { seed }),
-                weighting: self.weighting,
-                gradient_dtype: self.gradient_dtype,
+                weighting: self.weighting.unwrap_or(default.weighting),
+                gradient_dtype: self.gradient_dtype.unwrap_or(default.gradient_dtype),
                 targets: self.targets.clone(),
                 samples: self.samples,
                 max_tokens: self.max_tokens,
@@ -167,12 +193,25 @@ impl Measure {
         }
         let metas = fisher(&mut base, &step, &mut *options.reporter())?;
         let folders = step.estimates.iter().map(|e| e.out.clone());
-        print(options, &folders.zip(metas).collect::<Vec<_>>())
+        let examples = step.dataset.read(&step.data)?.len();
+        let drawn = self.samples.map_or(examples, |samples| samples.min(examples)) as u64;
+        let left_out = |meta: &FisherMeta| match drawn.saturating_sub(meta.samples) {
+            0 => String::new(),
+            n => {
+                let limit = self.max_tokens;
+                format!(", {n} left out as longer than --max-tokens {limit} or the model's context")
+            }
+        };
+        print(options, &folders.zip(metas).collect::<Vec<_>>(), left_out)
     }
 }
 
-/// One line per artefact.
-fn print(options: &Options, artefacts: &[(PathBuf, FisherMeta)]) -> anyhow::Result<()> {
+/// One line per artefact, with what `left_out` says of it.
+fn print(
+    options: &Options,
+    artefacts: &[(PathBuf, FisherMeta)],
+    left_out: impl Fn(&FisherMeta) -> String,
+) -> anyhow::Result<()> {
     let facts = |folder: &Path| -> anyhow::Result<serde_json::Value> {
         Ok(Manifest::read(folder)
             .context("the artefact was written and cannot be read")?
@@ -189,11 +228,12 @@ fn print(options: &Options, artefacts: &[(PathBuf, FisherMeta)]) -> anyhow::Resu
             )
         });
         lines.push(format!(
-            "{}: {} from {} samples ({} scored tokens){below}",
+            "{}: {} from {} samples ({} scored tokens){}{below}",
             folder.display(),
             meta.estimator,
             meta.samples,
-            meta.tokens
+            meta.tokens,
+            left_out(meta)
         ));
         values.push(serde_json::json!({ "folder": folder, "meta": meta, "facts": facts }));
     }

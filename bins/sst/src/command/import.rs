@@ -5,7 +5,9 @@ use clap::Args;
 use sst_adapter::{Dtype, PtImport};
 use std::path::PathBuf;
 
-/// Turn an adapter that `torch.save` wrote into a PEFT folder, without running what the file says.
+/// Turn an adapter that `torch.save` wrote into a PEFT folder.
+///
+/// The tensors are read; code in the file is not run.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 
 /// Check a judge of refusals against people.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Example:
+  sst judge check labelled_gpt4.csv --judge keyword")]
 pub enum Judge {
     /// Measure how well a judge agrees with human labels: accuracy, balanced accuracy and the confusion table, full
     /// refusal against full compliance, partial refusals apart.

@@ -1,11 +1,12 @@
 //! `sst merge`
 
 use crate::options::Options;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use sst_adapter::Dtype;
 use sst_experiment::step::{MergeStep, merge};
 use sst_merge::{AlignmentPaths, MergeRecipe, Mode, Preset, STRATEGIES, StatisticsPaths, StrategyConfig};
+use sst_model::Precision;
 use sst_subspace::Projection;
 use std::path::PathBuf;
 
@@ -90,6 +91,9 @@ pub struct Merge {
 
 impl Merge {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
+        if options.dtype != Precision::default() {
+            bail!("--dtype is the base model's, and merging runs none; use --out-dtype, or `dtype` in the recipe");
+        }
         let recipe = match &self.recipe {
             Some(path) => MergeRecipe::read(path)?,
             None => self.by_flags()?,
@@ -142,12 +146,7 @@ impl Merge {
     /// The strategy and its settings, as a recipe would spell them.
     fn method(&self) -> anyhow::Result<StrategyConfig> {
         let name = self.strategy.clone().context("--strategy is missing")?;
-        let mut table = toml::Table::new();
-        for setting in &self.settings {
-            let parsed: toml::Table = toml::from_str(setting)
-                .with_context(|| format!("--set {setting}: not KEY=VALUE with a TOML value; texts need quotes"))?;
-            table.extend(parsed);
-        }
+        let mut table = super::settings(&self.settings)?;
         let flags = [
             ("k", self.k.map(toml::Value::from)),
             ("alpha", self.alpha.map(toml::Value::from)),
@@ -176,8 +175,8 @@ impl Merge {
                 preset: p.unwrap_or(default),
             }),
             (mode, None, None) => mode,
-            (_, Some(_), _) => anyhow::bail!("--residual belongs to --mode residual"),
-            (_, _, Some(_)) => anyhow::bail!("--preset belongs to --mode layerwise"),
+            (_, Some(_), _) => bail!("--residual belongs to --mode residual"),
+            (_, _, Some(_)) => bail!("--preset belongs to --mode layerwise"),
         })
     }
 }

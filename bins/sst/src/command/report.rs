@@ -7,7 +7,7 @@ use sst_eval::Benchmark;
 use sst_experiment::report::{Language, Report as Document, ReportConfig, Written, parse_goal};
 use std::path::{Path, PathBuf};
 
-/// Write the report of a run folder, or of a study's figures: tables, tests, charts, findings, what to run next.
+/// Write the report of a run, or of a study's figures: tables, tests, charts, findings, what to run next.
 ///
 /// Writes `report.html` (one file, no network), `report.md` with `charts/`, and `report.json`.
 #[derive(Args)]

@@ -6,10 +6,10 @@ use sst_experiment::step::{SubspaceStep, subspace};
 use sst_subspace::{SubspaceConfig, SubspaceSummary};
 use std::path::{Path, PathBuf};
 
-/// Solve F_s v = lambda (F_u + eps I) v and keep the top k: directions that matter for safety and not for utility.
+/// Find the directions that matter for safety and not for utility.
 ///
-/// The artefacts' estimator decides the solver: ratios of diagonals (diag, diag-variance), Kronecker factors (kron), or
-/// per-sample gradients (samples).
+/// Solves F_s v = lambda (F_u + eps I) v and keeps the top k. The artefacts' estimator decides the solver: ratios of
+/// diagonals (diag, diag-variance), Kronecker factors (kron), or per-sample gradients (samples).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -1,7 +1,7 @@
 //! `sst sweep`
 
 use crate::options::Options;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use sst_experiment::{
     Comparison, Invocation, OverSeeds, PartNumber, Plan, PlanStage, Recipe, Results, Run, SlurmConfig, SlurmOption,
@@ -10,7 +10,10 @@ use sst_experiment::{
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// Run a recipe: train the adapters, measure Fisher information, merge over the grid, evaluate everything, compare.
+/// How often a part is submitted again where nothing is said.
+const RETRIES: usize = 2;
+
+/// Run a recipe: train adapters, measure Fisher information, merge over a grid, evaluate, compare.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -41,7 +44,7 @@ pub struct Sweep {
     retry_failed: bool,
     /// Where the recipe has a selection whose test scores are known already and the grid has changed: choose again, and record
     /// that they were known.
-    #[arg(long, conflicts_with = "stage")]
+    #[arg(long)]
     choose_again: bool,
     /// Print the commands that run what is left, stage by stage, and compute nothing.
     #[arg(long, conflicts_with_all = ["stage", "executor"])]
@@ -55,13 +58,13 @@ pub struct Sweep {
     /// Where the plan runs: in this process if not given, or in jobs of a Slurm cluster.
     #[arg(long, value_enum, conflicts_with = "stage")]
     executor: Option<Executor>,
-    /// With --executor: a long option for sbatch, for all stages or one: time=2:00:00, fisher.gres=gpu:1, exclusive. May be
-    /// repeated.
+    /// With --executor slurm: a long option for sbatch, for all stages or one: time=2:00:00, fisher.gres=gpu:1, exclusive.
+    /// May be repeated.
     #[arg(long, value_name = "[STAGE.]KEY=VALUE", requires = "executor")]
     slurm: Vec<SlurmOption>,
-    /// With --executor: how often a part is submitted again whose time was up or whose node was lost.
-    #[arg(long, default_value_t = 2, value_name = "N", requires = "executor")]
-    retries: usize,
+    /// With --executor slurm: how often a part is submitted again whose time was up or whose node was lost. [default: 2]
+    #[arg(long, value_name = "N", requires = "executor")]
+    retries: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,6 +75,10 @@ enum Executor {
 
 impl Sweep {
     pub fn run(self, options: &Options) -> anyhow::Result<()> {
+        if self.executor == Some(Executor::Local) && (!self.slurm.is_empty() || self.retries.is_some()) {
+            let flag = if self.slurm.is_empty() { "--retries" } else { "--slurm" };
+            bail!("{flag} is for --executor slurm; --executor local submits nothing");
+        }
         let recipe = Recipe::read(&self.recipe)?;
         let arguments = self.arguments(options);
         let run = Run {
@@ -96,11 +103,12 @@ impl Sweep {
             let value = serde_json::json!({ "stage": stage, "part": part, "failed": failed });
             return options.print(&value, &text);
         }
+        let again = self.choose_again.then(|| "--choose-again".to_owned());
         let invocation = || -> anyhow::Result<Invocation> {
             Ok(Invocation {
                 folder: std::env::current_dir().context("the present folder is gone")?,
                 program: std::env::current_exe().context("the program's own path is unknown")?,
-                arguments,
+                arguments: arguments.into_iter().chain(again).collect(),
             })
         };
         if self.plan {
@@ -113,7 +121,7 @@ impl Sweep {
             Some(Executor::Slurm) => {
                 let config = SlurmConfig {
                     options: self.slurm,
-                    retries: self.retries,
+                    retries: self.retries.unwrap_or(RETRIES),
                 };
                 sweep_on_slurm(&mut base, &recipe, &run, (&invocation()?, &config), &mut *reporter)?
             }
@@ -151,6 +159,6 @@ fn print(options: &Options, results: &Results) -> anyhow::Result<()> {
     }
     match results.failed.len() {
         0 => Ok(()),
-        n => anyhow::bail!("{n} merges failed; mend what they name and run again with --retry-failed"),
+        n => bail!("{n} merges failed; mend what they name and run again with --retry-failed"),
     }
 }

@@ -21,7 +21,7 @@ pub struct Train {
     /// Folder of data sets (DATASET/train.jsonl or .csv), or one file.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Columns to expect: repliqa, alpaca or jailbreak.
+    /// Columns to expect: repliqa, alpaca or jailbreak; beavertails, jailbreakbench and advbench have no answers.
     #[arg(long)]
     dataset: Dataset,
     /// Folder for the adapter.
@@ -60,7 +60,7 @@ pub struct Train {
     /// The global gradient norm is clipped to this.
     #[arg(long, default_value_t = TrainConfig::default().max_grad_norm)]
     max_grad_norm: f64,
-    /// Longer examples are left out and counted.
+    /// Longer examples are left out and counted, as are those beyond the model's context.
     #[arg(long, default_value_t = TrainConfig::default().max_tokens)]
     max_tokens: usize,
     /// Optimizer steps between checkpoints; 0 writes none.
@@ -96,8 +96,15 @@ impl Train {
             out: self.out,
         };
         let report = train(&mut options.base(self.model)?, &step, &mut *options.reporter())?;
+        let left_out = match report.too_long {
+            0 => String::new(),
+            n => {
+                let limit = step.config.max_tokens;
+                format!(" ({n} left out as longer than --max-tokens {limit} or the model's context)")
+            }
+        };
         let text = format!(
-            "{}: {} examples, {} steps, {} parameters, loss {:.4} -> {:.4}",
+            "{}: {} examples{left_out}, {} steps, {} parameters, loss {:.4} -> {:.4}",
             step.out.display(),
             report.examples,
             report.steps,

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::setup::environment;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, absolute};
 
 /// On Linux torch brings its CUDA libraries, nearly all of the 5 GB: its Python half links them and does not load without.
 const PINS: [&str; 5] = [
@@ -20,9 +20,7 @@ const PINS: [&str; 5] = [
 pub fn chosen(workspace: &Workspace, named: Option<&Path>) -> Result<PathBuf> {
     match named {
         // A bare name is looked up in the PATH.
-        Some(named) if named.components().count() > 1 => {
-            std::path::absolute(named).with_context(|| format!("{} is no path", named.display()))
-        }
+        Some(named) if named.components().count() > 1 => absolute(named),
         Some(named) => Ok(named.to_path_buf()),
         None => python(workspace),
     }

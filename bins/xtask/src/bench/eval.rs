@@ -11,7 +11,7 @@
 
 mod outcome;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -19,11 +19,11 @@ use clap::Args;
 use super::measurement::{Timed, last_line};
 use super::{environment, program};
 use crate::command::Command;
+use crate::remove::remove;
 use crate::setup::{self, Profile};
 use crate::workspace::Workspace;
 use outcome::{Answers, Cell, Likelihoods, Outcome, Pair, Round};
 
-const MODEL: &str = ".models/smollm2-135m-instruct";
 const REFERENCE: &str = "crates/sst-model/benches/transformers_eval.py";
 
 /// Rows of a batch on both sides.
@@ -75,15 +75,11 @@ pub struct EvalBench {
 pub fn run(workspace: &Workspace, bench: &EvalBench) -> Result<()> {
     let features = setup::all(workspace, None, Profile::Release)?;
     let selection: Vec<&str> = ["--workspace"].iter().chain(features.args()).copied().collect();
-    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no path", path.display()));
     let python = environment::chosen(workspace, bench.python.as_deref())?;
     let processes = Processes {
         ours: program::build(workspace, &selection, "eval")?,
         python,
-        model: match &bench.model {
-            Some(model) => absolute(model)?,
-            None => workspace.root.join(MODEL),
-        },
+        model: workspace.model(bench.model.as_deref())?,
         folder: workspace.target.join("bench-eval"),
         root: workspace.root.clone(),
         bench,
@@ -135,10 +131,7 @@ struct Processes<'a> {
 impl Processes<'_> {
     fn prepare(&self) -> Result<()> {
         // Answers of an earlier run must not be taken for those of this run.
-        if self.folder.exists() {
-            std::fs::remove_dir_all(&self.folder)
-                .with_context(|| format!("{} cannot be removed", self.folder.display()))?;
-        }
+        remove(&self.folder)?;
         let most = CURVE.iter().copied().max().unwrap_or(0);
         let prompts = self.bench.prompts.max(self.bench.single).max(self.bench.each).max(most);
         Command::new(&self.ours)
@@ -184,8 +177,8 @@ impl Processes<'_> {
             .args([self.result("theirs", name)])
             .folder(&self.root);
         Ok(Pair {
-            ours: timed(&ours, &format!("{round}: {name}"))?,
-            theirs: timed(&theirs, &format!("{round}: {name} by transformers"))?,
+            ours: Timed::of(&ours, &format!("{round}: {name}"))?,
+            theirs: Timed::of(&theirs, &format!("{round}: {name} by transformers"))?,
         })
     }
 
@@ -194,8 +187,8 @@ impl Processes<'_> {
         let program = || self.program("adapters", each, SWEEP_ROWS);
         Ok(Cell {
             each,
-            runs: timed(&program(), &format!("{round}: eight runs of {each}"))?,
-            together: timed(
+            runs: Timed::of(&program(), &format!("{round}: eight runs of {each}"))?,
+            together: Timed::of(
                 &program().args(["--together"]),
                 &format!("{round}: eight times {each} together"),
             )?,
@@ -239,9 +232,4 @@ impl Processes<'_> {
     fn result(&self, side: &str, name: &str) -> PathBuf {
         self.folder.join(format!("{side}-{name}.jsonl"))
     }
-}
-
-fn timed(command: &Command, what: &str) -> Result<Timed> {
-    let output = command.output_quietly(what)?;
-    Timed::parse(&output).with_context(|| format!("{what}: `{}`", command.line()))
 }

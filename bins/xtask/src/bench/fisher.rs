@@ -18,10 +18,10 @@ use super::ratio::Round;
 use super::report::Outcome;
 use super::{agreement, environment, program};
 use crate::command::Command;
+use crate::remove::remove;
 use crate::setup::{self, Profile};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, absolute};
 
-const MODEL: &str = ".models/smollm2-135m-instruct";
 const LOOP: &str = "crates/sst-fim/benches/peft_loop.py";
 
 /// Settings of the benchmark.
@@ -60,15 +60,11 @@ pub struct FisherBench {
 pub fn run(workspace: &Workspace, bench: &FisherBench) -> Result<()> {
     let features = setup::all(workspace, None, Profile::Release)?;
     let selection: Vec<&str> = ["--workspace"].iter().chain(features.args()).copied().collect();
-    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no path", path.display()));
     let python = environment::chosen(workspace, bench.python.as_deref())?;
     let processes = Processes {
         ours: program::build(workspace, &selection, "fisher")?,
         python,
-        model: match &bench.model {
-            Some(model) => absolute(model)?,
-            None => workspace.root.join(MODEL),
-        },
+        model: workspace.model(bench.model.as_deref())?,
         folder: workspace.target.join("bench-fisher"),
         root: workspace.root.clone(),
         threads: bench.threads.to_string(),
@@ -117,10 +113,7 @@ struct Processes {
 impl Processes {
     fn prepare(&self, data: Option<&Path>, samples: u64) -> Result<()> {
         // An estimate of an earlier run must not be taken for one of this run.
-        if self.folder.exists() {
-            std::fs::remove_dir_all(&self.folder)
-                .with_context(|| format!("{} cannot be removed", self.folder.display()))?;
-        }
+        remove(&self.folder)?;
         let mut command = Command::new(&self.ours)
             .args(["prepare", "--model"])
             .args([&self.model])

@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::command::Command;
+
 /// One run over a set of samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -85,6 +87,12 @@ impl Measurement {
 }
 
 impl Timed {
+    /// Runs `command`, which does `what`, and reads its report.
+    pub fn of(command: &Command, what: &str) -> Result<Self> {
+        let output = command.output_quietly(what)?;
+        Self::parse(&output).with_context(|| format!("{what}: `{}`", command.line()))
+    }
+
     /// Reads the report in `output`.
     pub fn parse(output: &str) -> Result<Self> {
         let timed: Self = last_line(output)?;

@@ -6,7 +6,7 @@
 
 mod outcome;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -14,6 +14,7 @@ use clap::Args;
 use super::measurement::Timed;
 use super::{environment, program};
 use crate::command::Command;
+use crate::remove::remove;
 use crate::workspace::Workspace;
 use outcome::{Comparison, Outcome, Pair, Round};
 
@@ -167,7 +168,7 @@ impl Processes {
             .args([self.folder.join(inputs)])
             .args(["--out"])
             .args([self.result("ours", name)]);
-        timed(&command, &format!("{round}: {name}"))
+        Timed::of(&command, &format!("{round}: {name}"))
     }
 
     /// As many bytes read and written as by [`Processes::merge`] before.
@@ -178,7 +179,7 @@ impl Processes {
             .args([self.folder.join(inputs)])
             .args(["--like"])
             .args([self.result("ours", name)]);
-        timed(&command, &format!("{round}: the bytes of {name}"))
+        Timed::of(&command, &format!("{round}: the bytes of {name}"))
     }
 
     /// The same merge by PEFT or PyTorch.
@@ -190,7 +191,7 @@ impl Processes {
             .args(["--out"])
             .args([self.result("reference", name)])
             .folder(&self.root);
-        timed(&command, &format!("{round}: {name} by PEFT or PyTorch"))
+        Timed::of(&command, &format!("{round}: {name} by PEFT or PyTorch"))
     }
 
     fn bake(&self, round: &str) -> Result<Pair> {
@@ -202,7 +203,7 @@ impl Processes {
                 .args([self.folder.join("bake")])
                 .args(["--out"])
                 .args([&out]);
-            let timed = timed(&command, &format!("{round}: {action}"));
+            let timed = Timed::of(&command, &format!("{round}: {action}"));
             remove(&out)?;
             timed
         };
@@ -243,16 +244,4 @@ impl Processes {
     fn result(&self, side: &str, name: &str) -> PathBuf {
         self.folder.join("results").join(side).join(name)
     }
-}
-
-fn timed(command: &Command, what: &str) -> Result<Timed> {
-    let output = command.output_quietly(what)?;
-    Timed::parse(&output).with_context(|| format!("{what}: `{}`", command.line()))
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
-    }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::pip::Pip;
 use crate::command::Command;
+use crate::remove::remove;
 use crate::workspace::Workspace;
 
 /// The version that torch-sys, behind tch 0.26, is generated for.
@@ -258,17 +259,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Removes a file, a link or a folder with all in it; nothing there is fine.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match path.symlink_metadata() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-    };
-    removed.with_context(|| format!("{} cannot be removed", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
