@@ -38,6 +38,6 @@ phase4 *args:
 lint *args:
     @cargo xtask lint "$@"
 
-# Run the benchmarks.
+# Run Criterion's benchmarks of the merges; or, beside PyTorch, PEFT and transformers: just bench fisher, merge, eval.
 bench *args:
     @cargo xtask bench "$@"
