@@ -1,8 +1,8 @@
 //! Decompositions of dense f64 matrices, through the crate `faer`, for every crate of the workspace.
 //!
 //! All of them run on one thread: faer's round differently with the number of threads, as a large tridiagonalisation adds up
-//! one partial vector per thread. Callers run many matrices at a time instead. Entries must be finite, or a decomposition may
-//! not end.
+//! one partial vector per thread. Who has many matrices can work on several at a time. Entries must be finite, or a decomposition
+//! may not end.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -74,16 +74,20 @@ pub fn singular_values(m: ArrayView2<f64>) -> Option<Vec<f64>> {
 /// Eigenvalues ascending and orthonormal eigenvectors as columns, `[n, n]`, of a symmetric matrix, of which the lower triangle
 /// is read; none where the decomposition does not converge.
 pub fn symmetric_eigen(m: ArrayView2<f64>) -> Option<(Vec<f64>, Array2<f64>)> {
+    let (values, vectors) = symmetric_eigen_of(matrix(m).as_ref())?;
+    Some((values, array(vectors.as_ref())))
+}
+
+/// [`symmetric_eigen`] of faer's matrices, without copies.
+pub fn symmetric_eigen_of(m: MatRef<f64>) -> Option<(Vec<f64>, Mat<f64>)> {
     let n = m.nrows();
     let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
     let wanted = ComputeEigenvectors::Yes;
     let mut memory = MemBuffer::new(self_adjoint_evd_scratch::<f64>(n, wanted, Par::Seq, Default::default()));
     let stack = MemStack::new(&mut memory);
     let into = Some(vectors.as_mut());
-    let m = matrix(m);
-    self_adjoint_evd(m.as_ref(), values.as_mut(), into, Par::Seq, stack, Default::default()).ok()?;
-    let values = values.column_vector().iter().copied().collect();
-    Some((values, array(vectors.as_ref())))
+    self_adjoint_evd(m, values.as_mut(), into, Par::Seq, stack, Default::default()).ok()?;
+    Some((values.column_vector().iter().copied().collect(), vectors))
 }
 
 /// [`thin_qr`] of faer's matrices.

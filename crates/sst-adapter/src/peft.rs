@@ -14,7 +14,7 @@ use sst_artefact::{read_json, retire, sha256_bytes, write_atomic, write_json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Name of the configuration inside a PEFT folder.
@@ -75,9 +75,15 @@ impl Adapter {
             .collect::<Result<Vec<_>, Error>>()?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let file = safetensors::serialize(views, Some(metadata))?;
-        retire(folder, &[ADAPTER_CONFIG_FILE])?;
         let (written, hash) = rayon::join(
-            || write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| w.write_all(&file)),
+            || {
+                write_atomic(&folder.join(ADAPTER_WEIGHTS_FILE), |w| {
+                    w.write_all(&file)?;
+                    w.flush()?;
+                    // Not before all is on the disk: where that is full, the earlier adapter stays.
+                    retire(folder, &[ADAPTER_CONFIG_FILE]).map_err(io::Error::other)
+                })
+            },
             || sha256_bytes(&file),
         );
         written?;

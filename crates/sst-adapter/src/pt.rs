@@ -23,6 +23,8 @@ use zip::ZipArchive;
 /// Numbers that may be made of each byte of a file, in storages and tensors together: tensors that lie apart make one, of
 /// f16. The rest is room for tensors that share numbers, but not for a small file of so many that they fill the memory.
 const NUMBERS_PER_BYTE: u64 = 4;
+/// Numbers that may be made of any file: 1 GiB of f32.
+const NUMBERS: u64 = 1 << 28;
 
 /// What the file of an adapter does not say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -112,7 +114,7 @@ fn read_pairs(mut file: impl Read + Seek) -> Result<Vec<Pair>, Error> {
     }
     let pickle = entry(&mut archive, &format!("{prefix}{suffix}"))?;
     let tensors = pickle::read_tensors(&pickle)?;
-    let mut storages = Storages::new(&tensors, length);
+    let mut storages = Storages::new(&tensors, length.saturating_mul(NUMBERS_PER_BYTE).max(NUMBERS));
     pair_up(tensors, |name, tensor| {
         let storage = storages.of(&tensor, |storage| {
             entry(&mut archive, &format!("{prefix}/data/{storage}"))
@@ -133,8 +135,8 @@ struct Storages {
 }
 
 impl Storages {
-    /// For the tensors of a file of so many bytes.
-    fn new(tensors: &[(Rc<str>, SavedTensor)], length: u64) -> Self {
+    /// For tensors of which so many numbers may be read.
+    fn new(tensors: &[(Rc<str>, SavedTensor)], left: u64) -> Self {
         let mut views: BTreeMap<(Rc<str>, Element), usize> = BTreeMap::new();
         for (_, tensor) in tensors {
             *views.entry((Rc::clone(&tensor.storage), tensor.element)).or_default() += 1;
@@ -142,7 +144,7 @@ impl Storages {
         Self {
             views,
             open: BTreeMap::new(),
-            left: length.saturating_mul(NUMBERS_PER_BYTE),
+            left,
         }
     }
 
@@ -393,8 +395,8 @@ mod tests {
             };
             (Rc::<str>::from(name.to_string()), tensor)
         };
-        let read_all = |tensors: &[(Rc<str>, SavedTensor)], length: u64| -> Result<usize, Error> {
-            let (mut storages, mut reads) = (Storages::new(tensors, length), 0);
+        let read_all = |tensors: &[(Rc<str>, SavedTensor)], left: u64| -> Result<usize, Error> {
+            let (mut storages, mut reads) = (Storages::new(tensors, left), 0);
             for (name, tensor) in tensors {
                 let storage = storages.of(tensor, |_| {
                     reads += 1;
@@ -407,10 +409,10 @@ mod tests {
         };
         // One tensor after the other in one storage of a hundred numbers, read once.
         let parts: Vec<_> = (0..50).map(|i| view(i, 2)).collect();
-        assert_eq!(read_all(&parts, 500).unwrap(), 1);
+        assert_eq!(read_all(&parts, 2000).unwrap(), 1);
         // All of it over and over.
         let copies: Vec<_> = (0..50).map(|i| view(i, 100)).collect();
-        let message = read_all(&copies, 500).unwrap_err().to_string();
+        let message = read_all(&copies, 2000).unwrap_err().to_string();
         assert!(message.contains("more numbers than a file of its size"), "{message}");
     }
 

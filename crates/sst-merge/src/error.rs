@@ -43,7 +43,10 @@ pub enum Error {
         got: usize,
     },
     /// Adapters of different base models.
-    #[error("{left} is of base model `{left_base}`, {right} of `{right_base}`")]
+    #[error(
+        "{left} is of base model `{left_base}`, {right} of `{right_base}`; where they are the same model, name it alike as \
+         base_model_name_or_path in both adapter_config.json"
+    )]
     BaseModelsDiffer {
         /// One adapter.
         left: String,

@@ -169,7 +169,8 @@ impl<'a> MergeInputs<'a> {
         Ok(())
     }
 
-    /// Checks that there is a utility adapter, and that the adapters which name their base model name the same one.
+    /// Checks that there is a utility adapter, and that the adapters which name their base model name the same one: paths may
+    /// differ before their last part, as they do where adapters come from two machines.
     fn check_bases(&self) -> Result<(), Error> {
         if self.utilities.is_empty() {
             return Err(Error::NoUtility);
@@ -179,7 +180,13 @@ impl<'a> MergeInputs<'a> {
             Some((i, base))
         });
         let named: Vec<(usize, &String)> = named.collect();
-        match named.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+        let last = |base: &str| {
+            base.trim_end_matches(['/', '\\'])
+                .rsplit(['/', '\\'])
+                .next()
+                .map(str::to_owned)
+        };
+        match named.windows(2).find(|pair| last(pair[0].1) != last(pair[1].1)) {
             None => Ok(()),
             Some(pair) => Err(Error::BaseModelsDiffer {
                 left: self.name(pair[0].0),

@@ -284,12 +284,10 @@ fn what_does_not_fit_is_named() {
     );
 
     let mut other = s.clone();
-    other.config.base_model_name_or_path = Some("another/base".to_owned());
+    other.config.base_model_name_or_path = Some("some/other".to_owned());
     let text = message(&MergeInputs::new(&utilities, &other));
-    assert_eq!(
-        text,
-        "utility adapter 1 is of base model `some/base`, the safety adapter of `another/base`"
-    );
+    let bases = "utility adapter 1 is of base model `some/base`, the safety adapter of `some/other`";
+    assert!(text.starts_with(bases), "{text}");
 
     let mut wide = s.clone();
     wide.modules.get_mut(&ModulePath::new(Q1)).unwrap().a = Array2::zeros((4, 6));

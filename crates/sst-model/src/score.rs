@@ -2,6 +2,9 @@
 //!
 //! A prompt is computed once for all its continuations, each of which is a branch that does not see the others, and what
 //! prompts share is computed once for all of them. A continuation of one token needs nothing but the prompt.
+//!
+//! A text that is longer than the model's context loses its beginning, as lm-evaluation-harness has it; a chat, whose beginning
+//! says who speaks, is refused.
 
 use crate::Error;
 use crate::host::floats;
@@ -40,11 +43,19 @@ impl LanguageModel {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Vec<ContinuationScore>>, Error> {
         let _guard = tch::no_grad_guard();
+        let mut cut = 0;
         let tasks: Vec<Vec<Task>> = requests
             .iter()
             .enumerate()
-            .map(|(at, request)| self.tasks(at, request))
+            .map(|(at, request)| self.tasks(at, request, &mut cut))
             .collect::<Result<_, _>>()?;
+        if cut > 0 {
+            tracing::warn!(
+                "{cut} prompts are longer than the model's context of {} tokens and lose their beginning; ask fewer worked examples \
+                 (mmlu_shots)",
+                self.max_position()
+            );
+        }
         let mut left: Vec<usize> = tasks.iter().map(Vec::len).collect();
         let mut done = left.iter().filter(|n| **n == 0).count();
         let tasks: Vec<Task> = tasks.into_iter().flatten().collect();
@@ -96,15 +107,16 @@ impl LanguageModel {
         }
     }
 
-    /// The request's contexts: one, unless its tokens differ between continuations.
-    fn tasks(&self, at: usize, request: &ScoreRequest) -> Result<Vec<Task>, Error> {
+    /// The request's contexts: one, unless its tokens differ between continuations. `cut` counts the requests that lose tokens.
+    fn tasks(&self, at: usize, request: &ScoreRequest, cut: &mut usize) -> Result<Vec<Task>, Error> {
+        let mut longest = 0;
         let mut tasks: Vec<Task> = Vec::new();
         let refused = |reason| {
             let id = format!("score request {at}");
             Err(Error::Example { id, reason })
         };
         for (number, continuation) in request.continuations.iter().enumerate() {
-            let (context, continuation) = match &request.prompt {
+            let (mut context, continuation) = match &request.prompt {
                 sst_data::Prompt::Text(text) => self.tokenizer.encode_continuation(text, continuation)?,
                 chat => self.tokenizer.encode_example(chat, continuation)?,
             };
@@ -113,11 +125,16 @@ impl LanguageModel {
             }
             // The last token is predicted and never read.
             let (needed, limit) = (context.len() + continuation.len() - 1, self.max_position());
-            if needed > limit {
-                return refused(format!(
-                    "context and continuation need {needed} positions, the model has {limit}"
-                ));
+            let beyond = needed.saturating_sub(limit);
+            if beyond > 0 {
+                if matches!(request.prompt, sst_data::Prompt::Chat(_)) || beyond >= context.len() {
+                    return refused(format!(
+                        "context and continuation need {needed} positions, the model has {limit}: leave longer items out"
+                    ));
+                }
+                context.drain(..beyond);
             }
+            longest = longest.max(beyond);
             match tasks.iter_mut().find(|task| task.context == context) {
                 Some(task) => task.continuations.push((number, continuation)),
                 None => tasks.push(Task {
@@ -127,6 +144,7 @@ impl LanguageModel {
                 }),
             }
         }
+        *cut += usize::from(longest > 0);
         Ok(tasks)
     }
 

@@ -346,8 +346,15 @@ fn nothing_goes_beyond_the_models_context() {
         continuations: vec!["b".repeat(tokens)],
     };
     model.score(&[request(1)], &mut |_| ()).unwrap();
-    let error = model.score(&[request(1), request(2)], &mut |_| ()).unwrap_err();
-    let (error, needed) = (error.to_string(), positions + 1);
+    // A text loses its beginning; a chat, or one whose continuation alone is too long, is refused.
+    let mut shorter = request(2);
+    shorter.prompt = Prompt::Text("a".repeat(positions - 1));
+    let scores = model.score(&[request(2), shorter], &mut |_| ()).unwrap();
+    assert_eq!(scores[0], scores[1]);
+    let error = model
+        .score(&[request(1), request(2 * positions)], &mut |_| ())
+        .unwrap_err();
+    let (error, needed) = (error.to_string(), 3 * positions - 1);
     assert!(
         error.contains("score request 1") && error.contains(&format!("need {needed} positions")),
         "{error}"

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sst_artefact::{Input, MANIFEST_FILE, Manifest, retire, write_atomic};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the tensors inside a basis folder.
@@ -159,8 +159,11 @@ impl BasisWriter {
             .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         let file = safetensors::serialize(views, Some(self.metadata))?;
-        retire(folder, &[])?;
-        write_atomic(&folder.join(BASIS_FILE), |w| w.write_all(&file))?;
+        write_atomic(&folder.join(BASIS_FILE), |w| {
+            w.write_all(&file)?;
+            w.flush()?;
+            retire(folder, &[]).map_err(io::Error::other)
+        })?;
         let mut manifest = Manifest::new(kind, selection);
         manifest.inputs = inputs;
         manifest.facts = facts;

@@ -16,6 +16,7 @@ use crate::gevp::{ProductSpectrum, SampleGrams, SampleSpan, SpanEigen, check_eps
 use ndarray::{Array1, Array2, s};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// The share of the overlaps inside [`Stability::interval`].
@@ -103,12 +104,14 @@ pub fn bootstrap(modules: &[SampleGrams], config: &BootstrapConfig) -> Result<St
     }
     let (n_s, n_u) = samples;
     let solve = |weights: [Array1<f64>; 2]| -> Result<Vec<Option<Array2<f64>>>, Error> {
-        let solved = spans.iter().zip(modules).map(|(span, grams)| {
+        let solved = spans.par_iter().zip(modules).map(|(span, grams)| {
             let eigen = span.solve([weights[0].view(), weights[1].view()], eps);
             // No module can contribute more than k.
             eigen.map(|e| e.head(k)).map_err(Error::in_module(&grams.module))
         });
-        top_frames(&solved.collect::<Result<Vec<_>, _>>()?, k)
+        // Of several errors the first in model order.
+        let solved: Vec<Result<SpanEigen, Error>> = solved.collect();
+        top_frames(&solved.into_iter().collect::<Result<Vec<_>, _>>()?, k)
     };
     let full = solve([n_s, n_u].map(|n| Array1::from_elem(n, 1.0 / n as f64)))?;
     let found: usize = full.iter().flatten().map(Array2::ncols).sum();

@@ -1,12 +1,18 @@
 //! Orthonormal bases and spectra of dense matrices.
 
 use crate::Error;
+use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayView2};
 use sst_adapter::decompose;
 
 /// Eigenvalues ascending and orthonormal eigenvectors as columns, `[n, n]`; finite, symmetric input is the caller's duty.
 pub(crate) fn symmetric_eigen(m: ArrayView2<f64>) -> Result<(Vec<f64>, Array2<f64>), Error> {
     decompose::symmetric_eigen(m).ok_or_else(no_convergence)
+}
+
+/// The same of faer's matrices, without copies.
+pub(crate) fn symmetric_eigen_of(m: MatRef<f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
+    decompose::symmetric_eigen_of(m).ok_or_else(no_convergence)
 }
 
 /// Singular values, descending.

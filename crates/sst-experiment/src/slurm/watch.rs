@@ -229,14 +229,13 @@ impl Watch<'_> {
             .collect()
     }
 
-    /// Cancels what waits for a stage.
+    /// Cancels what waits for a stage, and of the stage itself what waits in vain.
     fn cancel_after(&self, stage: PlanStage, fates: &Fates) {
         let mut jobs = BTreeSet::new();
-        for (&later, parts) in fates.iter().filter(|(later, _)| **later > stage) {
+        for (&later, parts) in fates.range(stage..) {
             let tasks = self.record.tasks(later);
-            let waiting = parts
-                .iter()
-                .filter(|(_, fate)| fate.as_ref().is_some_and(Fate::is_queued));
+            let ends = |fate: &Fate| *fate == Fate::Stuck || later > stage && fate.is_queued();
+            let waiting = parts.iter().filter(|(_, fate)| fate.as_ref().is_some_and(ends));
             jobs.extend(waiting.filter_map(|(part, _)| tasks.get(part)).map(|(job, _)| *job));
         }
         if jobs.is_empty() {

@@ -3,8 +3,8 @@
 //! Layers that read the same input share A in both Fishers: it is solved once for all of them.
 
 use super::contest::Contest;
-use super::{KroneckerPair, Sides};
-use crate::gevp::{KroneckerEigen, top_products};
+use super::{Factors, KroneckerPair, Sides};
+use crate::gevp::{FactorEigen, KroneckerEigen, top_products};
 use crate::{Error, KroneckerBasis, KroneckerDirections, KroneckerFisher, Selection};
 use std::collections::BTreeMap;
 
@@ -53,25 +53,34 @@ impl KroneckerPair<'_> {
         let mut contest = Contest::new(k);
         let mut kept: BTreeMap<usize, (KroneckerDirections, f64)> = BTreeMap::new(); // by module, with the residual
         let mut clamped: f64 = 0.0;
-        let mut solved = None; // the last A with its solution, and whose it is
+        // The last A with its solution, and whose it is.
+        let mut solved: Option<(Vec<_>, Factors, FactorEigen)> = None;
         for (m, module) in modules.iter().enumerate() {
             let owners = self.input_owners(module)?;
-            let (input, input_eigen) = match solved.take() {
-                Some((same, factors, eigen)) if same == owners => (factors, eigen),
-                _ => {
+            let known = solved.take().filter(|(same, ..)| *same == owners);
+            let solve_input = || match known {
+                Some((_, factors, eigen)) => Ok((factors, eigen)),
+                None => {
                     let factors = self.input(module)?;
                     let eigen = factors.solve(module, "input", ridge)?;
-                    (factors, eigen)
+                    Ok::<_, Error>((factors, eigen))
                 }
             };
             let output = match sides {
                 Sides::Input => None,
                 Sides::Both => Some(self.output(module)?),
             };
-            let output_eigen = output.as_ref().map(|factors| factors.solve(module, "output", ridge));
+            let solve_output = || {
+                output
+                    .as_ref()
+                    .map(|factors| factors.solve(module, "output", ridge))
+                    .transpose()
+            };
+            let (input, output_eigen) = rayon::join(solve_input, solve_output);
+            let (input, input_eigen) = input?;
             let eigen = KroneckerEigen {
                 input: input_eigen,
-                output: output_eigen.transpose()?,
+                output: output_eigen?,
             };
             let output = output.as_ref().map(|factors| factors.pair());
             clamped = clamped.min(eigen.input.clamped);

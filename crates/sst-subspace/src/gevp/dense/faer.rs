@@ -2,7 +2,7 @@
 
 use super::DenseSolver;
 use crate::Error;
-use crate::decompose::symmetric_eigen;
+use crate::decompose::symmetric_eigen_of;
 use faer::{Mat, Side};
 use ndarray::Array2;
 
@@ -23,11 +23,10 @@ impl DenseSolver for FaerSolver {
         let mut half = matrix(a);
         l.solve_lower_triangular_in_place(&mut half); // L^-1 A
         let mut c = half.transpose().to_owned(); // A L^-T, as A is symmetric
+        drop(half);
         l.solve_lower_triangular_in_place(&mut c); // L^-1 A L^-T
-        let array = |m: &Mat<f64>| Array2::from_shape_fn((n, n), |(i, j)| m[(i, j)]);
-        let (values, vectors) = symmetric_eigen(array(&c).view())?;
-        let mut vectors = matrix(&vectors);
+        let (values, mut vectors) = symmetric_eigen_of(c.as_ref())?;
         l.transpose().solve_upper_triangular_in_place(&mut vectors);
-        Ok((values, array(&vectors)))
+        Ok((values, Array2::from_shape_fn((n, n), |(i, j)| vectors[(i, j)])))
     }
 }
