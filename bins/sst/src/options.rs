@@ -3,7 +3,7 @@
 use clap::{ArgAction, Args};
 use sst_experiment::{LazyModel, ModelSource};
 use sst_model::{BatchLimits, DeviceChoice, Precision};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
@@ -54,6 +54,7 @@ impl Options {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
             .init();
     }
 

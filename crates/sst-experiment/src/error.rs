@@ -101,6 +101,8 @@ impl Error {
             // An adapter that does not fit the model; a likelihood that is no number.
             Self::Model(sst_model::Error::Shape { .. } | sst_model::Error::Module { .. }) => true,
             Self::Eval(sst_eval::Error::Answers { .. }) => true,
+            // The settings ask for a data set that nobody put there.
+            Self::Data(sst_data::Error::Missing { .. }) => true,
             _ => false,
         };
         own && !is_of_disk(self)

@@ -89,15 +89,31 @@ fn trained_on(recipe: &Recipe, data: &Path) -> Result<Vec<Input>, Error> {
     paths.map(|path| Ok(Input::hash(&path)?)).collect()
 }
 
-/// A system's name as part of a path.
+/// Characters of a name in a path: file systems take 255, some of which others add.
+const LONGEST: usize = 180;
+
+/// A system's name as part of a path; of a longer one the beginning and a hash.
 pub(crate) fn file_name(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+.=-".contains(c);
-    name.chars().map(|c| if plain(c) { c } else { '_' }).collect()
+    let mut path: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    if path.len() > LONGEST {
+        path.truncate(LONGEST);
+        path = format!("{path}-{}", &sst_artefact::sha256_bytes(name.as_bytes())[..12]);
+    }
+    path
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_any_length_are_paths_of_their_own() {
+        assert_eq!(file_name("V1 k=3 A5+A7"), "V1_k=3_A5+A7");
+        let [one, other] = ["a", "b"].map(|end| file_name(&format!("SST gammas={}{end}", "[0.1]".repeat(99))));
+        assert!(one != other && one.starts_with("SST_gammas=_0.1__0.1_"));
+        assert_eq!(one.len(), 193);
+    }
 
     const RECIPE: &str = "variants = []\nmerge = []\n[adapters]\n";
 

@@ -283,6 +283,7 @@ impl Selection {
         match (before.test.is_empty(), choose_again) {
             (false, false) => Self {
                 outdated: true,
+                failed: self.failed,
                 ..before
             },
             (judged_not, _) => {

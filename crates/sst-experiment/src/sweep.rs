@@ -285,7 +285,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Evaluates a group at once; where that fails, one by one, so that one system's fault is not the others'.
+    /// Evaluates a group at once; where that fails by a fault of one of them, one by one, so that it is not the others'.
     fn evaluate(&mut self, group: &[Candidate]) -> Result<Vec<FailedCell>, Error> {
         let (mut prepared, mut failed) = (Vec::new(), Vec::new());
         for candidate in group {
