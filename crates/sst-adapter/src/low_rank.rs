@@ -17,6 +17,7 @@ pub use svd::LowRankSvd;
 use crate::{Error, LoraModule};
 use matrix::{f64s, gram, product};
 use ndarray::{Array2, s};
+use std::fmt::Display;
 
 /// Rows of the dense matrix that are computed at a time, in f64.
 const DENSE_ROWS: usize = 256;
@@ -68,6 +69,27 @@ impl LowRank {
         [self.b.nrows(), self.a.ncols()]
     }
 
+    /// Checks that delta W is of the shape `[d_out, d_in]` and that its factors fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] of the operation `op`, with `name` for the change.
+    pub fn check_shape(&self, shape: [usize; 2], op: &'static str, name: impl Display) -> Result<(), Error> {
+        let ((d_out, inner), (rank, d_in)) = (self.b.dim(), self.a.dim());
+        let (tensor, expected, got) = if [d_out, d_in] != shape {
+            (name.to_string(), shape, [d_out, d_in])
+        } else if inner != rank {
+            (format!("b of {name}"), [d_out, rank], [d_out, inner])
+        } else {
+            return Ok(());
+        };
+        Err(Error::Shape {
+            op,
+            tensor,
+            expected: expected.to_vec(),
+            got: got.to_vec(),
+        })
+    }
+
     /// `factor` delta W, multiplied into b.
     pub fn scaled(mut self, factor: f64) -> Self {
         if factor != 1.0 {
@@ -90,21 +112,7 @@ impl LowRank {
         let (mut a, mut b) = (Array2::zeros((rank, d_in)), Array2::zeros((d_out, rank)));
         let mut start = 0;
         for (i, (weight, part)) in parts.iter().enumerate() {
-            let refuse = |of: &str, expected: [usize; 2], got: [usize; 2]| {
-                let (expected, got) = (expected.to_vec(), got.to_vec());
-                Err(Error::Shape {
-                    op: "sum of low-rank changes",
-                    tensor: format!("{of} part {}", i + 1),
-                    expected,
-                    got,
-                })
-            };
-            if part.shape() != first.shape() {
-                return refuse("of", first.shape(), part.shape());
-            }
-            if part.b.ncols() != part.rank() {
-                return refuse("b of", [d_out, part.rank()], part.b.dim().into());
-            }
+            part.check_shape([d_out, d_in], "sum of low-rank changes", format_args!("part {}", i + 1))?;
             let place = start..start + part.rank();
             start = place.end;
             a.slice_mut(s![place.clone(), ..]).assign(&part.a);

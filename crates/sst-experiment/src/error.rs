@@ -111,14 +111,18 @@ impl Error {
 
 /// Whether a file that cannot be read or written, or is malformed, is behind it.
 fn is_of_disk(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source())
-        .any(|error| error.is::<std::io::Error>() || error.is::<serde_json::Error>())
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|error| {
+        error.is::<std::io::Error>() || error.is::<serde_json::Error>() || error.is::<safetensors::SafeTensorError>()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::SafeTensorError;
     use sst_eval::{Benchmark, GeneratorError, JournalError, JudgeError};
+    use std::path::Path;
 
     #[test]
     fn only_what_lies_in_a_merge_is_its_own() {
@@ -138,6 +142,8 @@ mod tests {
             assert!(own.is_own(), "{own}");
         }
         let full = || sst_artefact::Error::io("write", "somewhere")(std::io::Error::other("no space left"));
+        let cut = || SafeTensorError::InvalidHeaderLength;
+        let cut_file = || sst_adapter::Error::in_file(Path::new("adapter_model.safetensors"))(cut().into());
         let lost = || Box::new(JournalError::Count { expected: 2, got: 1 });
         let benchmark = Benchmark::Jailbreak;
         for other in [
@@ -146,6 +152,9 @@ mod tests {
             Error::Subspace(full().into()),
             Error::Merge(sst_merge::Error::Adapter(full().into())),
             Error::Fisher(full().into()),
+            Error::Adapter(cut_file()),
+            Error::Merge(sst_merge::Error::Adapter(cut_file())),
+            Error::Subspace(cut().into()),
             Error::Journal(full().into()),
             Error::Eval(sst_eval::Error::Generator {
                 benchmark,

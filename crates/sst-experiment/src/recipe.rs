@@ -294,17 +294,21 @@ impl Recipe {
                 variants.push(variant);
             }
         }
-        let (mut merges, mut labels) = (Vec::new(), BTreeSet::new());
+        let (mut merges, mut labels) = (Vec::<StrategyConfig>::new(), BTreeSet::new());
         for (i, table) in raw.merge.iter().enumerate() {
             let fault = |problem: String| format!("merge {}: {problem}", i + 1);
             for point in grid(table).map_err(fault)? {
                 let config: StrategyConfig = point.try_into().map_err(|e: toml::de::Error| fault(e.to_string()))?;
+                // Grids may overlap.
+                if merges.contains(&config) {
+                    continue;
+                }
                 let strategy = config.clone().check().map_err(|e| fault(e.to_string()))?;
                 raw.fisher.fits(strategy.as_ref()).map_err(fault)?;
                 // By which tables, choices and failures know it.
                 let label = label(&config);
                 if !labels.insert(label.clone()) {
-                    return Err(fault(format!("{label} is in the grid already")));
+                    return Err(fault(format!("{label} is the name of another merge too")));
                 }
                 merges.push(config);
             }
@@ -575,6 +579,16 @@ mod tests {
     }
 
     #[test]
+    fn a_point_of_several_grids_is_one_merge() {
+        let overlapping = RECIPE.replacen("\"v1\"", "\"v2\"\nk = [20, 20, 30]\nweight = 0.7", 1);
+        let merges = Recipe::parse(&overlapping).unwrap().merges;
+        let labels: Vec<String> = merges.iter().map(label).collect();
+        let points = [(20, 0.7), (30, 0.7), (10, 0.7), (10, 1.0), (20, 1.0)];
+        let named = points.map(|(k, weight)| format!("V2 k={k} weight={weight} projected aligned"));
+        assert_eq!(labels, named);
+    }
+
+    #[test]
     fn several_seeds_are_several_variants_that_share_items_and_fixed_adapters() {
         let recipe = Recipe::parse(&RECIPE.replacen("seed = 3", "seeds = [3, 30]", 1)).unwrap();
         let names: Vec<&str> = recipe.variants.iter().map(|variant| variant.name.as_str()).collect();
@@ -666,16 +680,6 @@ mod tests {
             ),
             ("dev = 0.3", "[fisher]\nestimator = \"kron\"", "merge 1: v1 projects"),
             ("[10, 20]", "[]", "merge 2: k is an empty list"),
-            (
-                "[10, 20]",
-                "[10, 10]",
-                "k=10 weight=0.7 projected aligned is in the grid already",
-            ),
-            (
-                "strategy = \"v1\"",
-                "strategy = \"v2\"\nk = 20\nweight = 0.7",
-                "merge 2: V2 k=20",
-            ),
             ("[adapters.A6]", "[adapters.base]", "adapters.base: so the model"),
             ("\"A5+A7\", ", "\"A5+A5+A7\", ", "A5 is in it twice"),
             (

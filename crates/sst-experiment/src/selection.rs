@@ -319,9 +319,6 @@ pub(crate) fn select(
     let mut selection = fresh.after(Selection::read(&run.out)?, run.choose_again);
     // The lock: whatever happens from here on, this choice was made before any of its test answers.
     selection.write(&run.out)?;
-    if let Some(caution) = selection.caution() {
-        tracing::warn!("{caution}");
-    }
     // An earlier choice keeps the scores that it had; of the present one they are those of the present data.
     if !selection.outdated {
         selection.test = judged(cells, recipe, &selection, run, systems)?;

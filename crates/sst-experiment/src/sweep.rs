@@ -48,15 +48,17 @@ pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dy
         leakage,
         ..Results::of(base, recipe, run)?
     };
+    let failures = Failures::of(base, recipe, run)?;
     let mut silent = Silent;
-    let to_do = Sweep::looking(base, recipe, run, &mut silent, results.clone())?.left(&plan)?;
+    let mut look = Sweep::looking(base, recipe, run, &mut silent, results.clone(), failures.clone());
+    let to_do = look.left(&plan)?;
     let is_to_do = |stage, i: usize| to_do.get(&stage).is_some_and(|numbers| numbers.contains(&(i + 1)));
     let mut time = TimeLeft::of(
         numbered(&plan)
             .filter(|&(stage, i, _)| is_to_do(stage, i))
             .map(|(s, _, p)| (s, p)),
     );
-    let mut sweep = Sweep::new(base, recipe, run, reporter, results)?;
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     for (stage, i, part) in numbered(&plan) {
         let began = Instant::now();
         sweep.part(part)?;
@@ -87,10 +89,16 @@ pub fn sweep_parts(
     let plan = Plan::of(recipe, run.fisher_shards)?;
     let parts = plan.chosen(stage, number)?;
     if stage == PlanStage::Report {
-        return Ok(sweep(base, recipe, run, reporter)?.failed);
+        let results = sweep(base, recipe, run, reporter)?;
+        // A stage's caller shows no table, under which it stands.
+        if let Some(caution) = results.selection.as_ref().and_then(Selection::caution) {
+            tracing::warn!("{caution}");
+        }
+        return Ok(results.failed);
     }
     let results = Results::of(base, recipe, run)?;
-    let mut sweep = Sweep::new(base, recipe, run, reporter, results)?;
+    let failures = Failures::of(base, recipe, run)?;
+    let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     let mut failed = Vec::new();
     for part in parts {
         failed.extend(sweep.part(part)?);
@@ -116,8 +124,9 @@ pub fn remaining(
         leakage: crate::leakage::check(recipe, &run.data, reporter)?,
         ..Results::of(base, recipe, run)?
     };
+    let failures = Failures::of(base, recipe, run)?;
     let mut silent = Silent;
-    let mut look = Sweep::looking(base, recipe, run, &mut silent, results)?;
+    let mut look = Sweep::looking(base, recipe, run, &mut silent, results, failures);
     let mut left = look.left(plan)?;
     if left.is_empty() && !look.is_reported()? {
         left.insert(PlanStage::Report, BTreeSet::from([1]));
@@ -156,16 +165,16 @@ impl<'a> Sweep<'a> {
         run: &'a Run,
         reporter: &'a mut dyn Reporter,
         results: Results,
-    ) -> Result<Self, Error> {
-        let failures = Failures::of(base, recipe, run)?;
-        Ok(Self {
+        failures: Failures,
+    ) -> Self {
+        Self {
             cells: Cells::new(base, recipe, run, reporter).keeping(failures.clone()),
             failures,
             recipe,
             run,
             results,
             merged: BTreeMap::new(),
-        })
+        }
     }
 
     /// One that computes nothing.
@@ -175,10 +184,11 @@ impl<'a> Sweep<'a> {
         run: &'a Run,
         reporter: &'a mut dyn Reporter,
         results: Results,
-    ) -> Result<Self, Error> {
-        let mut look = Self::new(base, recipe, run, reporter, results)?;
+        failures: Failures,
+    ) -> Self {
+        let mut look = Self::new(base, recipe, run, reporter, results, failures);
         look.cells = look.cells.looking();
-        Ok(look)
+        look
     }
 
     /// A look at every part: as [`remaining`], but the report is left where anything else is.

@@ -483,6 +483,7 @@ fn selected_folder(folder: &Path, seen: bool) {
         "recipe": { "dev": 0.4, "rule": "utility", "over_refusal_margin": 0.03 }, "goals": results["goals"],
         "methods": [method("v1", &systems[3..4], &systems[3]), method("v2", &systems[4..], &systems[6])],
         "test": [systems[1], tested], "earlier": if seen { vec![earlier] } else { vec![] }, "outdated": false,
+        "failed": if seen { vec!["V1 k=9 alpha=1 aligned A5+A7 n=100"] } else { vec![] },
     });
     sst_artefact::write_json(&path, &results).unwrap();
 }
@@ -529,8 +530,13 @@ fn a_selection_is_shown_on_both_splits_with_its_optimism() {
     }
     assert!(!plain.contains("Caution"));
     selected_folder(dir.path(), true);
-    assert!(text(Language::En, "seen").contains("Caution: the test scores of 1 earlier choices"));
-    assert!(text(Language::Ja, "ja").contains("1 件の選択についてテストの結果が見られています"));
+    let (en, ja) = (text(Language::En, "seen"), text(Language::Ja, "ja"));
+    assert!(en.contains("Caution: the test scores of 1 earlier choices"), "{en}");
+    assert!(ja.contains("1 件の選択についてテストセットの結果"), "{ja}");
+    for (page, part) in [(en, "could not be chosen: "), (ja, "選択の候補になっていません: ")] {
+        let named = format!("{part}V1 k=9 alpha=1 aligned A5+A7 n=100");
+        assert!(page.contains(&named) && page.contains("--choose-again"), "{page}");
+    }
 }
 
 #[test]

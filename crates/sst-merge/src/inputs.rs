@@ -172,6 +172,9 @@ impl<'a> MergeInputs<'a> {
     /// Checks that there is a utility adapter, and that the adapters which name their base model name the same one: paths may
     /// differ before their last part, as they do where adapters come from two machines.
     fn check_bases(&self) -> Result<(), Error> {
+        fn last(base: &str) -> Option<&str> {
+            base.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()
+        }
         if self.utilities.is_empty() {
             return Err(Error::NoUtility);
         }
@@ -180,12 +183,6 @@ impl<'a> MergeInputs<'a> {
             Some((i, base))
         });
         let named: Vec<(usize, &String)> = named.collect();
-        let last = |base: &str| {
-            base.trim_end_matches(['/', '\\'])
-                .rsplit(['/', '\\'])
-                .next()
-                .map(str::to_owned)
-        };
         match named.windows(2).find(|pair| last(pair[0].1) != last(pair[1].1)) {
             None => Ok(()),
             Some(pair) => Err(Error::BaseModelsDiffer {

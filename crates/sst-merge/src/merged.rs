@@ -298,7 +298,7 @@ impl Part {
         let count = inputs.utilities.len();
         let mut given = inputs.module(&path);
         let safety = given.pop().flatten();
-        let utilities: Vec<LowRank> = given.into_iter().flatten().collect();
+        let mut utilities: Vec<LowRank> = given.into_iter().flatten().collect();
         let shape = utilities
             .iter()
             .chain(&safety)
@@ -309,15 +309,17 @@ impl Part {
             unreachable!("every path is some adapter's or the merge's");
         };
         for part in utilities.iter().chain(&safety).chain(&change) {
-            ensure_fits(&path, part, shape)?;
+            part.check_shape(shape, "merge", &path)?;
         }
         let zero = LowRank::zero(shape);
-        let share = 1.0 / count as f64;
-        let terms: Vec<(f64, &LowRank)> = [(share, &zero)]
-            .into_iter()
-            .chain(utilities.iter().map(|utility| (share, utility)))
-            .collect();
-        let (u, s) = (LowRank::stack(&terms)?, safety.as_ref().unwrap_or(&zero));
+        let u = if count == 1 {
+            utilities.pop().unwrap_or_else(|| zero.clone())
+        } else {
+            let share = 1.0 / count as f64;
+            let terms = utilities.iter().map(|utility| (share, utility));
+            LowRank::stack(&[(share, &zero)].into_iter().chain(terms).collect::<Vec<_>>())?
+        };
+        let s = safety.as_ref().unwrap_or(&zero);
         let mut cut_off = None;
         let change = match (change, rank) {
             (Some(m), Some(rank)) => {
@@ -346,24 +348,6 @@ impl Part {
             lost,
         })
     }
-}
-
-/// Refuses a change of another shape than the module's, or whose factors do not fit each other.
-fn ensure_fits(path: &ModulePath, change: &LowRank, shape: [usize; 2]) -> Result<(), Error> {
-    let ((d_out, inner), (rank, d_in)) = (change.b.dim(), change.a.dim());
-    let (tensor, expected, got) = if [d_out, d_in] != shape {
-        (path.to_string(), shape, [d_out, d_in])
-    } else if inner != rank {
-        (format!("b of {path}"), [d_out, rank], [d_out, inner])
-    } else {
-        return Ok(());
-    };
-    Err(Error::Adapter(sst_adapter::Error::Shape {
-        op: "merge",
-        tensor,
-        expected: expected.to_vec(),
-        got: got.to_vec(),
-    }))
 }
 
 /// Inner products over phi, summed in f64.

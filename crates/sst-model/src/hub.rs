@@ -4,7 +4,6 @@ use crate::fetch::{FetchError, INDEX, SINGLE, check_model_folder, holds_model, s
 use crate::packaged::{folder_beside, refuse_occupied};
 use serde_json::json;
 use sst_artefact::{Hub, HubError, HubRepository, Manifest, RepositoryKind};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
@@ -48,14 +47,17 @@ fn fetch_from(
     for name in OPTIONAL {
         files.extend(download.optional(name)?.map(|path| (name.to_owned(), path)));
     }
-    let mut weights = BTreeSet::from([SINGLE.to_owned()]);
-    if let Some(path) = download.optional(INDEX)? {
-        weights = shards(&path)?;
-        files.push((INDEX.to_owned(), path));
-    }
-    for name in weights {
-        let path = download.required(&name)?;
-        files.push((name, path));
+    if let Some(path) = download.optional(SINGLE)? {
+        files.push((SINGLE.to_owned(), path));
+    } else if let Some(index) = download.optional(INDEX)? {
+        for name in shards(&index)? {
+            let path = download.required(&name)?;
+            files.push((name, path));
+        }
+        files.push((INDEX.to_owned(), index));
+    } else {
+        // Where there is neither, the error names the one that most models have.
+        files.push((SINGLE.to_owned(), download.required(SINGLE)?));
     }
 
     let temporary = folder_beside(dest)?;
@@ -174,6 +176,26 @@ mod tests {
         let kept = std::fs::read_to_string(again.join("generation_config.json")).unwrap();
         assert_eq!(kept, "{\"g\": 1}");
         assert_eq!(server.requests(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn one_file_of_weights_is_taken_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            (SINGLE, "weights"),
+            (INDEX, "{}"),
+        ];
+        let server = StandInHub::start(&files, None);
+        let (cache, dest) = (dir.path().join("cache"), dir.path().join("model"));
+        fetch_from(&server.hub(&cache, false), "owner/tiny", "main", &dest, &mut |_| {}).unwrap();
+        assert_eq!(
+            names(&dest),
+            ["config.json", "manifest.json", "model.safetensors", "tokenizer.json"]
+        );
+        let requests = server.requests();
+        assert!(!requests.iter().any(|r| r.ends_with(INDEX)), "{requests:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl LanguageModel {
 
     /// The request's contexts: one, unless its tokens differ between continuations. `cut` counts the requests that lose tokens.
     fn tasks(&self, at: usize, request: &ScoreRequest, cut: &mut usize) -> Result<Vec<Task>, Error> {
-        let mut longest = 0;
+        let mut loses = false;
         let mut tasks: Vec<Task> = Vec::new();
         let refused = |reason| {
             let id = format!("score request {at}");
@@ -133,8 +133,8 @@ impl LanguageModel {
                     ));
                 }
                 context.drain(..beyond);
+                loses = true;
             }
-            longest = longest.max(beyond);
             match tasks.iter_mut().find(|task| task.context == context) {
                 Some(task) => task.continuations.push((number, continuation)),
                 None => tasks.push(Task {
@@ -144,7 +144,7 @@ impl LanguageModel {
                 }),
             }
         }
-        *cut += usize::from(longest > 0);
+        *cut += usize::from(loses);
         Ok(tasks)
     }
 

@@ -114,7 +114,7 @@ impl Fisher {
         match (self.action, self.measure) {
             (Some(Action::Reduce { shards, out }), _) => {
                 let meta = sst_subspace::reduce(&shards, &out)?;
-                print(options, &[(out, meta)], |_| String::new())
+                print(options, &[(out, meta)])
             }
             (None, Some(measure)) => measure.run(options),
             (None, None) => bail!("nothing to do: give --model, --data, --dataset and --out, or `reduce`"),
@@ -193,25 +193,12 @@ impl Measure {
         }
         let metas = fisher(&mut base, &step, &mut *options.reporter())?;
         let folders = step.estimates.iter().map(|e| e.out.clone());
-        let examples = step.dataset.read(&step.data)?.len();
-        let drawn = self.samples.map_or(examples, |samples| samples.min(examples)) as u64;
-        let left_out = |meta: &FisherMeta| match drawn.saturating_sub(meta.samples) {
-            0 => String::new(),
-            n => {
-                let limit = self.max_tokens;
-                format!(", {n} left out as longer than --max-tokens {limit} or the model's context")
-            }
-        };
-        print(options, &folders.zip(metas).collect::<Vec<_>>(), left_out)
+        print(options, &folders.zip(metas).collect::<Vec<_>>())
     }
 }
 
-/// One line per artefact, with what `left_out` says of it.
-fn print(
-    options: &Options,
-    artefacts: &[(PathBuf, FisherMeta)],
-    left_out: impl Fn(&FisherMeta) -> String,
-) -> anyhow::Result<()> {
+/// One line per artefact.
+fn print(options: &Options, artefacts: &[(PathBuf, FisherMeta)]) -> anyhow::Result<()> {
     let facts = |folder: &Path| -> anyhow::Result<serde_json::Value> {
         Ok(Manifest::read(folder)
             .context("the artefact was written and cannot be read")?
@@ -228,12 +215,11 @@ fn print(
             )
         });
         lines.push(format!(
-            "{}: {} from {} samples ({} scored tokens){}{below}",
+            "{}: {} from {} samples ({} scored tokens){below}",
             folder.display(),
             meta.estimator,
             meta.samples,
-            meta.tokens,
-            left_out(meta)
+            meta.tokens
         ));
         values.push(serde_json::json!({ "folder": folder, "meta": meta, "facts": facts }));
     }

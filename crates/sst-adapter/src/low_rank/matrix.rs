@@ -21,28 +21,27 @@ pub(super) fn gram<'a>(parts: impl Iterator<Item = ArrayView2<'a, f32>>) -> Mat<
     let rows: usize = parts.iter().map(ArrayView2::nrows).sum();
     let n = parts.first().map_or(0, ArrayView2::ncols);
     let mut out = Mat::zeros(rows, rows);
-    // Blocks of columns that stay in the cache between their conversion and the product.
-    let mut block = Mat::zeros(rows, GRAM_COLUMNS.min(n));
+    // Blocks of columns that stay in the cache between their conversion and the product, transposed: a row of a part is then
+    // written as one run.
+    let mut block = Mat::zeros(GRAM_COLUMNS.min(n), rows);
     for start in (0..n).step_by(GRAM_COLUMNS) {
         let width = GRAM_COLUMNS.min(n - start);
-        let mut first = 0;
-        for part in &parts {
-            for (row, entries) in part.rows().into_iter().enumerate() {
-                for (col, x) in entries.slice(s![start..start + width]).iter().enumerate() {
-                    block[(first + row, col)] = f64::from(*x);
-                }
+        let lanes = parts.iter().flat_map(|part| part.rows());
+        for (row, entries) in lanes.enumerate() {
+            let run = block.col_as_slice_mut(row).iter_mut();
+            for (to, x) in run.zip(entries.slice(s![start..start + width])) {
+                *to = f64::from(*x);
             }
-            first += part.nrows();
         }
-        let block = block.subcols(0, width);
+        let block = block.subrows(0, width);
         let (lower, all) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
         triangular::matmul(
             out.as_mut(),
             lower,
             Accum::Add,
-            block,
-            all,
             block.transpose(),
+            all,
+            block,
             all,
             1.0,
             Par::Seq,

@@ -45,6 +45,11 @@ impl Phrases {
         &self.table
     }
 
+    /// What stands between the members of a list.
+    pub(super) fn comma(&self) -> &str {
+        comma(&self.table)
+    }
+
     /// The phrase at a path of keys, filled in.
     pub(super) fn text(&self, path: &[&str], values: &impl Serialize) -> Result<String, Error> {
         let phrase = path.iter().fold(&self.table, |table, key| &table[*key]);
@@ -90,6 +95,7 @@ fn environment(table: &Value) -> Environment<'static> {
     environment.add_filter("num", short_number);
     environment.add_filter("energy", energy);
     environment.add_filter("bench", |name: &str| bench(name));
+    environment.add_filter("spaced", |name: &str| spaced(name));
     environment.add_filter("score", |x: f64, benchmark: &str| {
         if is_nats(benchmark) {
             format!("{x:.3}")
@@ -133,7 +139,20 @@ fn some(names: &[String], phrases: &Value) -> String {
         let more = phrases["note"]["more"].as_str().unwrap_or("{{ n }}");
         parts.push(more.replace("{{ n }}", &(names.len() - SHOWN).to_string()));
     }
-    parts.join(if phrases["page"]["lang"] == "ja" { "、" } else { ", " })
+    parts.join(comma(phrases))
+}
+
+fn comma(phrases: &Value) -> &str {
+    phrases["note"]["list"].as_str().unwrap_or(", ")
+}
+
+/// A name that a Japanese particle follows: a space comes between them after Latin letters and digits alone.
+fn spaced(name: &str) -> String {
+    if name.ends_with(|c: char| c.is_ascii()) {
+        format!("{name} ")
+    } else {
+        name.to_owned()
+    }
 }
 
 fn is_nats(benchmark: &str) -> bool {
@@ -192,9 +211,9 @@ pub(super) fn energy(share: f64) -> String {
 }
 
 /// `Jailbreak ≥ 77.0, MMLU ≥ 52.0`.
-pub(super) fn goal_words(goals: &Goals) -> String {
+pub(super) fn goal_words(goals: &Goals, phrases: &Phrases) -> String {
     let word = |(b, goal): (&Benchmark, &f64)| format!("{} ≥ {}", bench(b.name()), percent(*goal));
-    goals.iter().map(word).collect::<Vec<_>>().join(", ")
+    goals.iter().map(word).collect::<Vec<_>>().join(phrases.comma())
 }
 
 #[cfg(test)]
@@ -232,6 +251,9 @@ mod tests {
         for question in next_run::QUESTIONS {
             assert!(en.contains(&format!(".next.{question}.text")), "{question}");
         }
+        for stage in crate::Stage::ALL {
+            assert!(en.contains(&format!(".stage.{stage}")), "{stage}");
+        }
         let rules = en.iter().filter(|key| key.starts_with(".finding.")).count();
         assert_eq!(rules, 2 * Rule::ALL.len(), "a phrase without its rule");
     }
@@ -260,6 +282,18 @@ mod tests {
         let names: Vec<String> = (0..6).map(|i| format!("m{i}")).collect();
         assert_eq!(some(&names, phrases.table()), "m0, m1, m2, m3, and 2 more");
         assert_eq!(some(&names[..2], phrases.table()), "m0, m1");
+        let japanese = Phrases::of(Language::Ja).unwrap();
+        assert_eq!(some(&names, japanese.table()), "m0、m1、m2、m3、ほか 2 件");
+    }
+
+    #[test]
+    fn a_japanese_particle_is_spaced_from_latin_letters_alone() {
+        let phrases = Phrases::of(Language::Ja).unwrap();
+        let title = |setting: &str| {
+            let values = serde_json::json!({ "setting": setting, "score": "MMLU" });
+            phrases.text(&["chart", "effect"], &values).unwrap()
+        };
+        assert_eq!([title("k"), title("重み")], ["k に対する MMLU", "重みに対する MMLU"]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Selected {
     pub seen: usize,
     /// Whether the grid has changed since.
     pub outdated: bool,
+    /// Merges that had failed, so that they could not be chosen.
+    pub failed: Vec<String>,
     /// One choice per method.
     pub choices: Vec<Chosen>,
     /// Base model, adapters and chosen points, with their scores on the test items.
@@ -134,6 +136,7 @@ impl Selected {
             margin: selection.recipe.over_refusal_margin,
             seen: selection.seen(),
             outdated: selection.outdated,
+            failed: selection.failed.clone(),
             choices: selection.methods.iter().filter_map(choice).collect(),
             cells: cells.collect(),
             front: BTreeSet::new(),

@@ -61,8 +61,12 @@ pub fn train(base: &mut LazyModel, step: &TrainStep, reporter: &mut dyn Reporter
     manifest.write(&step.out)?;
     claim.seal()?;
     remove(&checkpoint)?;
+    let left_out = match report.too_long {
+        0 => String::new(),
+        n => format!(" ({n} left out as too long)"),
+    };
     reporter.finish(&format!(
-        "{} examples, {} steps, loss {:.3} -> {:.3}",
+        "{} examples{left_out}, {} steps, loss {:.3} -> {:.3}",
         report.examples, report.steps, report.first_loss, report.last_loss
     ));
     Ok(report)

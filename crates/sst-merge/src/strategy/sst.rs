@@ -59,7 +59,7 @@ pub use settings::{GammaOverride, SafetyDelta, Weighting};
 use super::{MergeStrategy, Needs, check_k, check_not_negative, check_rank};
 use crate::merged::Cut;
 use crate::{Error, MergeInputs, Merged};
-use change::{Change, Thin};
+use change::Thin;
 use report::{MULTIPLES, ReportBuilder};
 use serde::{Deserialize, Serialize};
 use settings::Gammas;
@@ -205,15 +205,11 @@ impl MergeStrategy for Sst {
             let filter = solver.filter(&path, utility.shape(), gamma)?;
             let rank = self.config.rank.unwrap_or(utility.rank() + safety.rank());
             let (u, s) = (Thin::of(&utility), Thin::of(&safety));
-            let passed = filter.apply(&s)?;
-            let kept = passed.square();
-            let (way, change) = match self.config.delta {
-                SafetyDelta::Difference => (s.plus(-1.0, &u), filter.complement(&u)?.plus(passed)),
-                SafetyDelta::Safety => (s.clone(), Change::Thin(u).plus(passed)),
-            };
-            let (tradeoff, curve) = (filter.tradeoff(&way)?, filter.curve(&way, &MULTIPLES));
-            let squares = (kept, s.square(None, None));
-            report.add(path.clone(), gamma, squares, filter.sigma(), tradeoff, curve);
+            let filtered = filter.merge(&u, &s, self.config.delta)?;
+            let curve = filter.curve(&self.config.delta.way(&u, &s), &MULTIPLES);
+            let squares = (filtered.kept, s.square(None, None));
+            report.add(path.clone(), gamma, squares, filter.sigma(), filtered.tradeoff, curve);
+            let change = filtered.merged;
             let square = change.square();
             let (change, error) = change.cut(rank).map_err(Error::in_module(&path))?;
             cuts.insert(path, Cut { change, square, error });

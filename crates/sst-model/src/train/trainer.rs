@@ -102,7 +102,7 @@ impl<'a> Trainer<'a> {
             });
         }
         if too_long > 0 {
-            tracing::warn!(
+            tracing::info!(
                 too_long,
                 limit,
                 "examples left out: longer than max_tokens or the model's context"

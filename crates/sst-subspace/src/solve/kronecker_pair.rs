@@ -169,18 +169,22 @@ impl<'a> KroneckerPair<'a> {
         self.factors(|fisher| fisher.output_factor(module))
     }
 
-    fn factors(&self, read: impl Fn(&KroneckerFisher) -> Result<Array2<f64>, Error>) -> Result<Factors, Error> {
+    fn factors(&self, read: impl Fn(&KroneckerFisher) -> Result<Array2<f64>, Error> + Sync) -> Result<Factors, Error> {
         let (first, rest) = self.utility.split_first().ok_or(Error::NoFisher)?;
-        let mut mean = read(first)?;
-        for fisher in rest {
-            mean += &read(fisher)?;
-        }
-        if !rest.is_empty() {
-            mean /= self.utility.len() as f64;
-        }
+        let mean = || -> Result<Array2<f64>, Error> {
+            let mut mean = read(first)?;
+            for fisher in rest {
+                mean += &read(fisher)?;
+            }
+            if !rest.is_empty() {
+                mean /= self.utility.len() as f64;
+            }
+            Ok(mean)
+        };
+        let (utility, safety) = rayon::join(mean, || read(self.safety));
         Ok(Factors {
-            safety: read(self.safety)?,
-            utility: mean,
+            utility: utility?,
+            safety: safety?,
         })
     }
 }

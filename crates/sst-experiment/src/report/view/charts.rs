@@ -28,7 +28,8 @@ pub(super) fn pareto(
         let names = [safety, skill].map(|b| bench(b.name()));
         let title = words.filled(&["chart", "pareto"], json!({ "safety": names[0], "skill": names[1] }))?;
         let harmless = words.word(&["chart", "harmless"])?;
-        let axis = names.each_ref().map(|name| format!("{name}, %"));
+        let axis = |name: &String| words.filled(&["chart", "percent"], json!({ "score": name }));
+        let axis = [axis(&names[0])?, axis(&names[1])?];
         let labels = ParetoWords {
             title: &title,
             safety: &axis[0],
@@ -95,7 +96,7 @@ pub(super) fn effects(words: &Words<'_>, effects: &[&Effect]) -> Result<Vec<Char
                     Some((*value, cell.score(benchmark)?))
                 });
                 let name = if several(effect) {
-                    format!("{} ({})", effect.version, words.shared(effect)?)
+                    words.series_name(effect)?
                 } else {
                     effect.version.clone()
                 };
@@ -111,7 +112,7 @@ pub(super) fn effects(words: &Words<'_>, effects: &[&Effect]) -> Result<Vec<Char
             }
             let (axis, score) = (words.setting(setting)?, bench(benchmark.name()));
             let title = words.filled(&["chart", "effect"], json!({ "setting": axis, "score": score }))?;
-            let score = format!("{score}, %");
+            let score = words.filled(&["chart", "percent"], json!({ "score": score }))?;
             let utility = words.only_utility();
             let alone = match utility {
                 Some(cell) => words.filled(&["chart", "alone"], json!({ "name": cell.name }))?,
@@ -264,12 +265,7 @@ pub(super) fn attribution(words: &Words<'_>, attribution: &Attribution) -> Resul
             label: if share == &shares.total {
                 "B − A".to_owned()
             } else {
-                share
-                    .stages
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" + ")
+                words.stages(share)
             },
             value: share.value,
             interval: share.interval,

@@ -54,7 +54,7 @@ impl Words<'_> {
         let mut rows = Vec::new();
         for shares in &attribution.benchmarks {
             for share in shares.stages.iter().chain([&shares.total]) {
-                let names: Vec<String> = share.stages.iter().map(ToString::to_string).collect();
+                let names = self.stages(share);
                 let whole = share == &shares.total;
                 let class = match (
                     share.is_distinct(),
@@ -66,7 +66,7 @@ impl Words<'_> {
                 };
                 rows.push(vec![
                     Entry::plain(bench(shares.benchmark.name())),
-                    Entry::plain(if whole { "B − A".to_owned() } else { names.join(" + ") }),
+                    Entry::plain(if whole { "B − A".to_owned() } else { names }),
                     Entry::classed(points(share.value), class),
                     Entry::plain(interval(share.interval, points)),
                     Entry::plain(p_value(share.p_holm)),

@@ -172,7 +172,7 @@ fn facts(words: &Words<'_>) -> Result<Vec<(String, String)>, Error> {
     let goals = if report.goals.is_empty() {
         words.word(&["page", "no_goals"])?
     } else {
-        phrases::goal_words(&report.goals)
+        phrases::goal_words(&report.goals, words.phrases)
     };
     Ok(vec![
         (
@@ -181,7 +181,7 @@ fn facts(words: &Words<'_>) -> Result<Vec<(String, String)>, Error> {
         ),
         (words.word(&["page", "model"])?, report.model.clone()),
         (words.word(&["page", "systems"])?, report.cells.len().to_string()),
-        (words.word(&["page", "items"])?, items.join(", ")),
+        (words.word(&["page", "items"])?, items.join(words.phrases.comma())),
         (words.word(&["page", "goals"])?, goals),
     ])
 }

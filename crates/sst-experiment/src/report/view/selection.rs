@@ -30,8 +30,12 @@ pub(super) fn section_of<'a>(words: &Words<'_>) -> Result<Option<Section<'a>>, E
         (false, 1..) => intro.push("selection_seen"),
         (false, 0) => {}
     }
+    if !selection.failed.is_empty() {
+        intro.push("selection_failed");
+    }
     let values = json!({
         "dev": selection.dev, "goal": selection.goal, "margin": selection.margin, "seen": selection.seen,
+        "failed": selection.failed,
     });
     let mut section = section(words, "selection", &[], blocks)?;
     for key in intro {

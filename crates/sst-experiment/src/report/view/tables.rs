@@ -1,9 +1,9 @@
 //! The tables of a report, in the words of its language.
 
 use super::{Entry, Head, Table};
-use crate::Error;
 use crate::report::phrases::{Phrases, bench, p_value, percent, points, short_number};
 use crate::report::{Cell, CellKind, Course, Difference, Effect, Rate, Report, Score, Verdict};
+use crate::{Error, Share, Stage};
 use serde_json::json;
 use sst_eval::{Benchmark, Interval};
 use std::collections::BTreeSet;
@@ -284,7 +284,7 @@ impl Words<'_> {
             Ok(row)
         };
         Ok(Table {
-            caption: format!("{} ({})", effect.version, self.shared(effect)?),
+            caption: self.series_name(effect)?,
             rows: effect
                 .values
                 .iter()
@@ -326,8 +326,15 @@ impl Words<'_> {
         })
     }
 
+    /// The method of a series and what its systems share: `V2 (A5+A7, weight = 1)`.
+    pub(super) fn series_name(&self, effect: &Effect) -> Result<String, Error> {
+        let shared = self.shared(effect)?;
+        let values = json!({ "version": effect.version, "shared": shared });
+        self.filled(&["note", "series"], values)
+    }
+
     /// What the systems of a series share: `A5+A7, weight = 1`.
-    pub(super) fn shared(&self, effect: &Effect) -> Result<String, Error> {
+    fn shared(&self, effect: &Effect) -> Result<String, Error> {
         let mut parts: Vec<String> = effect.variant.iter().cloned().collect();
         for (key, value) in &effect.shared {
             let value = match value {
@@ -336,7 +343,7 @@ impl Words<'_> {
             };
             parts.push(format!("{} = {value}", self.setting(key)?));
         }
-        Ok(parts.join(", "))
+        Ok(parts.join(self.phrases.comma()))
     }
 
     /// A setting's name; those without a phrase are named by their key.
@@ -345,6 +352,16 @@ impl Words<'_> {
             Some(_) => self.word(&["setting", key]),
             None => Ok(key.to_owned()),
         }
+    }
+
+    /// The stages of a share: `fisher + projection`.
+    pub(super) fn stages(&self, share: &Share) -> String {
+        let names = &self.phrases.table()["stage"];
+        let name = |stage: &Stage| {
+            let key = stage.to_string();
+            names[&key].as_str().unwrap_or(&key).to_owned()
+        };
+        share.stages.iter().map(name).collect::<Vec<_>>().join(" + ")
     }
 
     /// The utility adapter that charts show for reference: the only one.

@@ -10,13 +10,14 @@
 //! factorisation, d^3 / 3, and r solves of 2 d^2. B stays as it is, so that U and U - U Q share one b.
 
 use super::super::matrix::{array, cholesky, in_place, matrix, times_f64};
+use super::SafetyDelta;
 use super::change::{Change, Thin};
-use super::filter::Filter;
+use super::filter::{Filter, Filtered};
 use super::report::{Sigma, Tradeoff};
 use crate::Error;
 use faer::Mat;
 use faer::linalg::solvers::{Llt, Solve};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 use sst_adapter::ModulePath;
 use sst_subspace::gevp::{FactorEigen, RESIDUAL_LIMIT};
 use sst_subspace::{Error as SubspaceError, Factors};
@@ -59,6 +60,20 @@ pub(super) struct SoftInput {
     module: ModulePath,
     pair: Rc<InputPair>,
     kernel: Rc<Kernel>,
+}
+
+/// Rows a of a change and a Q, with their products; all `[r, d_in]`.
+struct Solved<'a> {
+    /// a.
+    whole: ArrayView2<'a, f64>,
+    /// a Q.
+    rows: Array2<f64>,
+    /// a A_s.
+    whole_safety: Array2<f64>,
+    /// a Q (A_u + eps I).
+    rows_utility: Array2<f64>,
+    /// a Q A_s.
+    rows_safety: Array2<f64>,
 }
 
 impl InputPair {
@@ -112,20 +127,27 @@ impl SoftInput {
         Self { module, pair, kernel }
     }
 
-    /// a Q, `[r, d_in]`.
-    fn rows(&self, a: ArrayView2<f64>) -> Result<Array2<f64>, Error> {
+    /// a Q.
+    fn solve<'a>(&self, a: ArrayView2<'a, f64>) -> Result<Solved<'a>, Error> {
         let InputPair { safety, utility, .. } = &*self.pair;
         let gamma = self.kernel.gamma;
-        let right = gamma * times_f64(a, safety.view()); // [r, d_in]
+        let whole_safety = times_f64(a, safety.view());
+        let right = gamma * &whole_safety;
         let mut solution: Mat<f64> = matrix(right.t());
         self.kernel.cholesky.solve_in_place(&mut solution);
         let rows = array(solution.transpose());
-        let [from_utility, from_safety] = [utility, safety].map(|m| times_f64(rows.view(), m.view()));
-        let gap = norm(&(from_utility + gamma * from_safety - &right));
+        let [rows_utility, rows_safety] = [utility, safety].map(|m| times_f64(rows.view(), m.view()));
+        let gap = norm(&(&rows_utility + &(gamma * &rows_safety) - &right));
         let scale = (self.pair.norms[0] + gamma * self.pair.norms[1]) * norm(&rows) + norm(&right);
         let residual = if gap == 0.0 { 0.0 } else { gap / scale };
         if residual <= RESIDUAL_LIMIT {
-            return Ok(rows);
+            return Ok(Solved {
+                whole: a,
+                rows,
+                whole_safety,
+                rows_utility,
+                rows_safety,
+            });
         }
         let source = SubspaceError::Solver {
             solver: "cholesky",
@@ -137,21 +159,58 @@ impl SoftInput {
         }
         .into())
     }
+
+    /// The model's terms for D = b a, of which a Q is solved.
+    fn tradeoff_of(&self, b: &Array2<f64>, solved: &Solved<'_>) -> Tradeoff {
+        let outputs = b.t().dot(b); // [r, r]
+        let square = |a: &Array2<f64>, a_metric: &Array2<f64>| (&outputs * &a_metric.dot(&a.t())).sum();
+        let whole = solved.whole.to_owned();
+        let rest = &whole - &solved.rows;
+        Tradeoff {
+            utility: square(&solved.rows, &solved.rows_utility),
+            utility_of_target: square(&whole, &times_f64(whole.view(), self.pair.utility.view())),
+            safety: square(&rest, &(&solved.whole_safety - &solved.rows_safety)),
+            safety_of_utility: square(&whole, &solved.whole_safety),
+        }
+    }
 }
 
 impl Filter for SoftInput {
     fn apply(&self, x: &Thin) -> Result<Change, Error> {
         Ok(Change::Thin(Thin {
             b: x.b.clone(),
-            a: self.rows(x.a.view())?,
+            a: self.solve(x.a.view())?.rows,
         }))
     }
 
     fn complement(&self, x: &Thin) -> Result<Change, Error> {
         Ok(Change::Thin(Thin {
             b: x.b.clone(),
-            a: &x.a - &self.rows(x.a.view())?,
+            a: &x.a - &self.solve(x.a.view())?.rows,
         }))
+    }
+
+    /// From one solution of the rows of D, which are those of S and U.
+    fn merge(&self, u: &Thin, s: &Thin, delta: SafetyDelta) -> Result<Filtered, Error> {
+        let way = delta.way(u, s);
+        let solved = self.solve(way.a.view())?;
+        let (of_safety, of_utility) = solved.rows.view().split_at(Axis(0), s.a.nrows());
+        let passed = Thin {
+            b: s.b.clone(),
+            a: of_safety.to_owned(),
+        };
+        let stays = match delta {
+            SafetyDelta::Difference => Thin {
+                b: u.b.clone(),
+                a: &u.a - &of_utility,
+            },
+            SafetyDelta::Safety => u.clone(),
+        };
+        Ok(Filtered {
+            merged: Change::Thin(stays.plus(1.0, &passed)),
+            kept: passed.square(None, None),
+            tradeoff: Some(self.tradeoff_of(&way.b, &solved)),
+        })
     }
 
     fn sigma(&self) -> Option<Sigma> {
@@ -160,17 +219,7 @@ impl Filter for SoftInput {
     }
 
     fn tradeoff(&self, d: &Thin) -> Result<Option<Tradeoff>, Error> {
-        let filtered = self.rows(d.a.view())?;
-        let of = |a: &Array2<f64>, metric: &Array2<f64>| {
-            let gram = times_f64(a.view(), metric.view()).dot(&a.t()); // [r, r]
-            (d.b.t().dot(&d.b) * gram).sum()
-        };
-        Ok(Some(Tradeoff {
-            utility: of(&filtered, &self.pair.utility),
-            utility_of_target: of(&d.a, &self.pair.utility),
-            safety: of(&(&d.a - &filtered), &self.pair.safety),
-            safety_of_utility: of(&d.a, &self.pair.safety),
-        }))
+        Ok(Some(self.tradeoff_of(&d.b, &self.solve(d.a.view())?)))
     }
 
     fn curve(&self, d: &Thin, multiples: &[f64]) -> Vec<Tradeoff> {
@@ -336,6 +385,31 @@ mod tests {
         let sigma = with.sigma().unwrap();
         assert!((q.a.diag().sum() - sigma.sum).abs() <= 1e-12 * sigma.sum);
         assert!((q.a.dot(&q.a).diag().sum() - sigma.sum_of_squares).abs() <= 1e-12);
+    }
+
+    #[test]
+    fn the_merge_from_one_solution_is_that_of_its_parts() {
+        let (pair, u, s) = (factors(8, 17), change(5, 2, 8, 110), change(5, 3, 8, 120));
+        let filter = filter(pair, RIDGE, 0.7, false);
+        let passed = thin(filter.apply(&s).unwrap());
+        for (delta, stays, way) in [
+            (
+                SafetyDelta::Difference,
+                thin(filter.complement(&u).unwrap()),
+                s.plus(-1.0, &u),
+            ),
+            (SafetyDelta::Safety, u.clone(), s.clone()),
+        ] {
+            let got = filter.merge(&u, &s, delta).unwrap();
+            let (merged, want) = (thin(got.merged), stays.plus(1.0, &passed));
+            assert_eq!(merged.a.nrows(), 5);
+            assert_close(&merged.dense(), &want.dense(), 1e-14);
+            let energy = passed.square(None, None);
+            assert!((got.kept - energy).abs() <= 1e-14 * energy);
+            let (got, want) = (got.tradeoff.unwrap(), filter.tradeoff(&way).unwrap().unwrap());
+            assert!((got.safety - want.safety).abs() <= 1e-12 * want.safety_of_utility);
+            assert!((got.utility - want.utility).abs() <= 1e-12 * want.utility_of_target);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::super::check_not_negative;
 use super::NAME;
+use super::change::Thin;
 use crate::{Error, ModuleOverride, ModuleWeights, ModuleWeightsConfig};
 use serde::{Deserialize, Serialize};
 use sst_adapter::ModulePath;
@@ -32,6 +33,16 @@ pub enum SafetyDelta {
     Difference,
     /// To U + S: M = U + P S.
     Safety,
+}
+
+impl SafetyDelta {
+    /// D, the way from U to the target; the rows of S come first.
+    pub(super) fn way(self, u: &Thin, s: &Thin) -> Thin {
+        match self {
+            SafetyDelta::Difference => s.plus(-1.0, u),
+            SafetyDelta::Safety => s.clone(),
+        }
+    }
 }
 
 /// The gamma of some modules.
