@@ -288,7 +288,7 @@ mod tests {
         let mut broken = mixed();
         broken.modules.get_mut(&ModulePath::new(Q1)).unwrap().b = wave(7, 2, 0.0);
         let message = broken.compress(1).unwrap_err().to_string();
-        let expected = format!("module {Q1}: low-rank change: tensor b has shape [7, 2], expected [7, 1]");
+        let expected = format!("module {Q1}: low-rank change: tensor b of delta W has shape [7, 2], expected [7, 1]");
         assert_eq!(message, expected);
     }
 }

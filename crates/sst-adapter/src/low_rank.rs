@@ -189,14 +189,7 @@ impl LowRank {
 
     /// Checks that the factors fit together and hold neither NaN nor infinity.
     fn check(&self) -> Result<(), Error> {
-        if self.b.ncols() != self.rank() {
-            return Err(Error::Shape {
-                op: "low-rank change",
-                tensor: "b".to_owned(),
-                expected: vec![self.b.nrows(), self.rank()],
-                got: self.b.shape().to_vec(),
-            });
-        }
+        self.check_shape(self.shape(), "low-rank change", "delta W")?;
         for (name, factor) in [("a", &self.a), ("b", &self.b)] {
             matrix::check_finite(name, factor.view())?;
         }
@@ -320,6 +313,9 @@ mod tests {
             b: array![[1.0, 2.0]],
         };
         let message = x.svd().unwrap_err().to_string();
-        assert!(message.contains("b has shape [1, 2], expected [1, 1]"), "{message}");
+        assert!(
+            message.contains("b of delta W has shape [1, 2], expected [1, 1]"),
+            "{message}"
+        );
     }
 }

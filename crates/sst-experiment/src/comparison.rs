@@ -147,11 +147,21 @@ impl Comparison {
         } else {
             "share of RepliQA and Alpaca items refused"
         };
+        let oblique = if self
+            .systems
+            .iter()
+            .filter_map(retained_energy)
+            .any(|energy| energy > 1.0)
+        {
+            ";\nP need not be orthogonal, and then may make S longer: above 100"
+        } else {
+            ""
+        };
         format!(
             "All figures in % (likelihoods of references in nats per token), with 95 % intervals; items: {}. Goals ✓ ✗: Jailbreak >= {}, MMLU >= {}, RepliQA >= {}.\n\
              Jailbreak: share of jailbreak prompts refused. MMLU: accuracy, {}-shot, {mmlu}.\n\
              RepliQA, Alpaca: ROUGE-L F1. Over-refusal: {harmless}. Valid: share of all answers\n\
-             that are neither empty, looping nor gibberish. Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps.",
+             that are neither empty, looping nor gibberish. Retained: ||P S||^2 / ||S||^2, the share of the safety adapter's energy that the projection keeps{oblique}.",
             counts.join(", "),
             percent(self.goals.jailbreak),
             percent(self.goals.mmlu),
@@ -256,8 +266,12 @@ pub(crate) fn share(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), percent)
 }
 
+fn retained_energy(system: &System) -> Option<f64> {
+    system.diagnostics.as_ref()?.retained_energy
+}
+
 fn retained(system: &System) -> String {
-    match system.diagnostics.as_ref().and_then(|d| d.retained_energy) {
+    match retained_energy(system) {
         Some(energy) if energy > 0.0 && energy < 1e-3 => format!("{:.1e}", 100.0 * energy),
         Some(energy) => percent(energy),
         None => "-".to_owned(),
@@ -323,6 +337,25 @@ mod tests {
             both.contains(" 25.0 |") && both.contains("XSTest's safe requests refused"),
             "{both}"
         );
+    }
+
+    #[test]
+    fn more_energy_than_the_adapter_had_is_explained() {
+        let legend = |energy: f64| {
+            let mut system = System::bare("SST");
+            let diagnostics = serde_json::json!({
+                "parameters": 1, "norm_utility": 1.0, "norm_safety": 1.0, "norm_merged": 1.0, "retained_energy": energy,
+            });
+            system.diagnostics = serde_json::from_value(diagnostics).unwrap();
+            Comparison {
+                systems: vec![System::bare("base"), system],
+                goals: Goals::default(),
+                suite: SuiteConfig::default(),
+            }
+            .legend()
+        };
+        assert!(legend(1.0).ends_with("the projection keeps."));
+        assert!(legend(1.001).ends_with("may make S longer: above 100."));
     }
 
     #[test]

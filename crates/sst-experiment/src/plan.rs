@@ -193,7 +193,8 @@ impl Part {
     /// How much there is to do, in units that are comparable within a stage alone.
     pub(crate) fn weight(&self) -> f64 {
         match self {
-            Self::Train(_) | Self::Reduce(_) | Self::Report => 1.0,
+            Self::Train(_) | Self::Reduce(_) => 1.0,
+            Self::Report => 0.0,
             Self::Fisher(measurement, shard) => {
                 measurement.config.samples.unwrap_or(1) as f64 * measurement.stack.len() as f64 / shard.of() as f64
             }

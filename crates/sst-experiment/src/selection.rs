@@ -14,10 +14,11 @@ use crate::cells::Cells;
 use crate::report::{Rate, over_refusal};
 use crate::results::System;
 use crate::selection_recipe::UTILITY;
-use crate::{Error, Goals, Recipe, Run, SelectionRecipe, SelectionRule};
+use crate::{Error, Goals, MergeCell, Recipe, Run, SelectionRecipe, SelectionRule};
 use serde::{Deserialize, Serialize};
 use sst_eval::{Benchmark, BenchmarkScore, Interval, SuiteConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::mem::discriminant;
 use std::path::Path;
 
 /// Name of the file inside a run folder.
@@ -327,6 +328,19 @@ pub(crate) fn select(
     Ok(selection)
 }
 
+/// How many systems' development items are as many as the test items that [`judged`] asks; 0 without a selection.
+pub(crate) fn systems_to_judge(recipe: &Recipe) -> f64 {
+    let Some(selection) = &recipe.selection else {
+        return 0.0;
+    };
+    let grid = MergeCell::grid(recipe);
+    let methods: HashSet<_> = grid
+        .iter()
+        .map(|cell| (discriminant(&cell.strategy), &cell.variant.name))
+        .collect();
+    (1 + recipe.adapters.len() + methods.len()) as f64 * (1.0 - selection.dev) / selection.dev
+}
+
 /// Base model, adapters and chosen points with their scores on the test items; what was asked before is read.
 ///
 /// # Errors
@@ -427,6 +441,15 @@ mod tests {
         // Two independent intervals of +-0.03: the mean's is sqrt(2) / 2 of that.
         let half = 0.5 * (point.axes.utility.interval.high - point.axes.utility.interval.low);
         assert!((half - 0.03 / 2f64.sqrt()).abs() < 1e-12, "{half}");
+    }
+
+    #[test]
+    fn test_items_are_counted_in_systems_asked_the_development_items() {
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        // Base model, two adapters and two methods on 0.6 of the items, where 0.4 are for development.
+        assert_eq!(systems_to_judge(&recipe), 5.0 * 1.5);
+        let without = Recipe::parse(&RECIPE.replace("[selection]", "")).unwrap();
+        assert_eq!(systems_to_judge(&without), 0.0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::cells::Cells;
 use crate::failures::Failures;
 use crate::results::{Results, System};
-use crate::selection::{judged, select};
+use crate::selection::{judged, select, systems_to_judge};
 use crate::time_left::TimeLeft;
 use crate::{
     Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan, PlanStage,
@@ -57,7 +57,8 @@ pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dy
         numbered(&plan)
             .filter(|&(stage, i, _)| is_to_do(stage, i))
             .map(|(s, _, p)| (s, p)),
-    );
+    )
+    .judging(systems_to_judge(recipe));
     let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     for (stage, i, part) in numbered(&plan) {
         let began = Instant::now();
