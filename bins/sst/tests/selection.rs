@@ -41,7 +41,28 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     let write = |text: &str| std::fs::write(bench.path("grid.toml"), text).unwrap();
     let sweep = "sweep grid.toml --model model --data data --out run";
     write(RECIPE);
+    // By hand as far as the test items, which have parts of their own.
+    bench.succeed(&format!("{sweep} --stage evaluate"));
+    let plan = bench.succeed(&format!("{sweep} --plan"));
+    assert!(
+        plan.contains("# base, A5, A7, chosen V1 A5+A7, chosen V2 A5+A7\n") && plan.contains("--stage test --part 1/1"),
+        "{plan}"
+    );
+    assert!(!bench.path("run/selection.json").exists(), "a plan chooses nothing");
+    bench.succeed(&format!("{sweep} --stage test --part 1/1"));
+    let judged = files(&bench.path("run/evaluations"));
+    let locked = read_json(&bench.path("run/selection.json"));
+    assert_eq!(locked["test"], serde_json::json!([]), "chosen before any test answer");
+    let plan = bench.succeed(&format!("{sweep} --plan"));
+    assert!(
+        !plan.contains("--stage test") && plan.contains("--stage report"),
+        "{plan}"
+    );
     let table = bench.succeed(sweep);
+    assert!(
+        files(&bench.path("run/evaluations")) == judged,
+        "the report asks nothing"
+    );
     assert!(table.contains("Chosen on 50.0 % of the items"), "{table}");
     let run = bench.path("run");
     let results = read_json(&run.join("aggregated_results.json"));
@@ -49,6 +70,7 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
     assert_eq!(systems.len(), 3 + 2 * 3);
     let selection = read_json(&run.join("selection.json"));
     assert_eq!(results["selection"], selection);
+    assert_eq!(locked["methods"], selection["methods"]);
     let points = |i: usize| selection["methods"][i]["points"].as_array().unwrap().len();
     assert_eq!((points(0), points(1)), (4, 2), "k and the sample count are chosen");
     let tested = selection["test"].as_array().unwrap();

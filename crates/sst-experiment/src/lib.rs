@@ -48,7 +48,7 @@ pub use lazy_model::{LazyModel, ModelSource};
 pub use measurement::Measurement;
 pub use merge_cell::MergeCell;
 pub use over_seeds::{OverSeeds, Spread};
-pub use plan::{Candidate, PLAN_STAGES, Part, PartNumber, Plan, PlanStage};
+pub use plan::{Candidate, Finalist, PLAN_STAGES, Part, PartNumber, Plan, PlanStage};
 pub use recipe::{AdapterRecipe, FisherRecipe, Goals, Recipe, Role, StatisticsRecipe, UtilityAnswers, Variant};
 pub use recipe_pair::{RecipePair, Stage, StageDifference};
 pub use reporter::{Reporter, Silent};

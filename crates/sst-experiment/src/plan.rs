@@ -3,6 +3,7 @@
 //! A plan follows from the recipe alone: names, no hashes. So the same part has the same number on every machine and at
 //! every time, and its commands can be written down before anything is computed.
 
+use crate::selection::strategy_name;
 use crate::{Error, Measurement, MergeCell, Recipe};
 use serde::{Deserialize, Serialize};
 use sst_subspace::Shard;
@@ -28,17 +29,20 @@ pub enum PlanStage {
     Merge,
     /// Evaluations.
     Evaluate,
+    /// With a selection, evaluations of what was chosen.
+    Test,
     /// The results of all.
     Report,
 }
 
 /// All stages, in their order.
-pub const PLAN_STAGES: [PlanStage; 6] = [
+pub const PLAN_STAGES: [PlanStage; 7] = [
     PlanStage::Train,
     PlanStage::Fisher,
     PlanStage::Reduce,
     PlanStage::Merge,
     PlanStage::Evaluate,
+    PlanStage::Test,
     PlanStage::Report,
 ];
 
@@ -55,6 +59,8 @@ pub enum Part {
     Merge(Vec<MergeCell>),
     /// Systems evaluated in the same batches.
     Evaluate(Vec<Candidate>),
+    /// Systems evaluated on the test items in the same batches.
+    Test(Vec<Finalist>),
     /// The results of all.
     Report,
 }
@@ -68,6 +74,22 @@ pub enum Candidate {
     Adapter(String),
     /// A merge.
     Merge(MergeCell),
+}
+
+/// A system that a selection judges on the test items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finalist {
+    /// The base model.
+    Base,
+    /// The base model with one adapter.
+    Adapter(String),
+    /// The chosen point of a strategy on a variant; there is none where all its merges failed.
+    Choice {
+        /// The strategy's name.
+        strategy: String,
+        /// The variant's.
+        variant: String,
+    },
 }
 
 /// Which part of a stage of how many, from 1.
@@ -110,6 +132,7 @@ impl Plan {
                 None => merges.push((needs.k, vec![cell.clone()])),
             }
         }
+        let finalists = Finalist::all(recipe);
         let adapters = recipe.adapters.keys().cloned();
         let systems: Vec<Candidate> = [Candidate::Base]
             .into_iter()
@@ -136,6 +159,13 @@ impl Plan {
                 systems
                     .chunks(SYSTEMS_AT_ONCE)
                     .map(|group| Part::Evaluate(group.to_vec()))
+                    .collect(),
+            ),
+            (
+                PlanStage::Test,
+                finalists
+                    .chunks(SYSTEMS_AT_ONCE)
+                    .map(|group| Part::Test(group.to_vec()))
                     .collect(),
             ),
             (PlanStage::Report, vec![Part::Report]),
@@ -193,13 +223,13 @@ impl Part {
     /// How much there is to do, in units that are comparable within a stage alone.
     pub(crate) fn weight(&self) -> f64 {
         match self {
-            Self::Train(_) | Self::Reduce(_) => 1.0,
-            Self::Report => 0.0,
+            Self::Train(_) | Self::Reduce(_) | Self::Report => 1.0,
             Self::Fisher(measurement, shard) => {
                 measurement.config.samples.unwrap_or(1) as f64 * measurement.stack.len() as f64 / shard.of() as f64
             }
             Self::Merge(cells) => cells.len() as f64,
             Self::Evaluate(systems) => systems.len() as f64,
+            Self::Test(systems) => systems.len() as f64,
         }
     }
 }
@@ -215,6 +245,37 @@ impl Candidate {
     }
 }
 
+impl Finalist {
+    /// What a recipe's selection judges, in the order of the table; nothing without one.
+    pub(crate) fn all(recipe: &Recipe) -> Vec<Self> {
+        if recipe.selection.is_none() {
+            return Vec::new();
+        }
+        let adapters = recipe.adapters.keys().cloned().map(Self::Adapter);
+        let mut finalists: Vec<Self> = std::iter::once(Self::Base).chain(adapters).collect();
+        for cell in MergeCell::grid(recipe) {
+            let choice = Self::Choice {
+                strategy: strategy_name(&cell.strategy),
+                variant: cell.variant.name,
+            };
+            if !finalists.contains(&choice) {
+                finalists.push(choice);
+            }
+        }
+        finalists
+    }
+}
+
+impl fmt::Display for Finalist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base => f.write_str("base"),
+            Self::Adapter(name) => f.write_str(name),
+            Self::Choice { strategy, variant } => write!(f, "chosen {} {variant}", strategy.to_uppercase()),
+        }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |names: Vec<String>| names.join(", ");
@@ -224,6 +285,7 @@ impl fmt::Display for Part {
             Self::Fisher(measurement, shard) => write!(f, "{} shard {shard}", measurement.name()),
             Self::Merge(cells) => f.write_str(&list(cells.iter().map(MergeCell::name).collect())),
             Self::Evaluate(systems) => f.write_str(&list(systems.iter().map(Candidate::name).collect())),
+            Self::Test(systems) => f.write_str(&list(systems.iter().map(Finalist::to_string).collect())),
             Self::Report => f.write_str("aggregated results"),
         }
     }
@@ -237,6 +299,7 @@ impl fmt::Display for PlanStage {
             Self::Reduce => "reduce",
             Self::Merge => "merge",
             Self::Evaluate => "evaluate",
+            Self::Test => "test",
             Self::Report => "report",
         })
     }
@@ -314,10 +377,10 @@ mod tests {
         // Per variant and sample count: two subspaces, three merges without.
         let merges = 2 * 2 * (2 + 3);
         // 1 + 3 + 2 x 2 x 7 systems, eight at a time.
-        assert_eq!(count(&plan), [3, estimates, 0, merges, 4, 1]);
+        assert_eq!(count(&plan), [3, estimates, 0, merges, 4, 0, 1]);
         assert_eq!(
             count(&Plan::of(&recipe, 4).unwrap()),
-            [3, 4 * estimates, estimates, merges, 4, 1]
+            [3, 4 * estimates, estimates, merges, 4, 0, 1]
         );
         let systems: Vec<String> = plan
             .parts(PlanStage::Evaluate)
@@ -336,6 +399,20 @@ mod tests {
             .map(|part| part.weight() as usize)
             .sum();
         assert_eq!(merged, grid.len());
+    }
+
+    #[test]
+    fn a_selection_judges_one_point_of_every_strategy_on_every_variant() {
+        let recipe = Recipe::parse(&format!("{RECIPE}\n[selection]")).unwrap();
+        let plan = Plan::of(&recipe, 1).unwrap();
+        let parts: Vec<String> = plan.parts(PlanStage::Test).iter().map(Part::to_string).collect();
+        assert_eq!(
+            parts,
+            [
+                "base, A5, A6, A7, chosen V1 A5+A7, chosen REGMEAN A5+A7, chosen SST A5+A7, chosen TIES A5+A7",
+                "chosen V1 A5+A6+A7, chosen REGMEAN A5+A6+A7, chosen SST A5+A6+A7, chosen TIES A5+A6+A7",
+            ]
+        );
     }
 
     #[test]

@@ -11,14 +11,15 @@
 //! itself, for whoever has seen test scores chooses by them. Where the choice is the same, changed test data are asked again.
 
 use crate::cells::Cells;
+use crate::plan::SYSTEMS_AT_ONCE;
 use crate::report::{Rate, over_refusal};
 use crate::results::System;
 use crate::selection_recipe::UTILITY;
-use crate::{Error, Goals, MergeCell, Recipe, Run, SelectionRecipe, SelectionRule};
+use crate::{Error, Finalist, Goals, Recipe, Run, SelectionRecipe, SelectionRule};
 use serde::{Deserialize, Serialize};
 use sst_eval::{Benchmark, BenchmarkScore, Interval, SuiteConfig};
-use std::collections::{BTreeMap, HashSet};
-use std::mem::discriminant;
+use sst_merge::StrategyConfig;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Name of the file inside a run folder.
@@ -158,6 +159,14 @@ impl MethodChoice {
     }
 }
 
+/// What a recipe calls a strategy.
+pub(crate) fn strategy_name(strategy: &StrategyConfig) -> String {
+    serde_json::json!(strategy)["strategy"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// Groups the merges by method, measures each against goal and ceiling, and chooses.
 fn choose(recipe: &Recipe, selection: &SelectionRecipe, systems: &[System]) -> Vec<MethodChoice> {
     let mut methods: Vec<MethodChoice> = Vec::new();
@@ -166,10 +175,7 @@ fn choose(recipe: &Recipe, selection: &SelectionRecipe, systems: &[System]) -> V
         else {
             continue;
         };
-        let strategy = serde_json::json!(strategy)["strategy"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let strategy = strategy_name(strategy);
         let of = |m: &MethodChoice| m.strategy == strategy && m.variant == *variant;
         let place = methods.iter().position(of).unwrap_or_else(|| {
             methods.push(MethodChoice {
@@ -266,6 +272,48 @@ impl Selection {
         }
     }
 
+    /// The choice among the systems evaluated on the development items, or an earlier one that stands, on the disk unless this is
+    /// `looking` only: whatever is asked from here on, it was made before any of its test answers. `failed` names the merges that
+    /// are none of the systems.
+    ///
+    /// # Errors
+    /// [`Error::Artefact`] for a file that cannot be written or read.
+    pub(crate) fn made(
+        recipe: &Recipe,
+        selection: &SelectionRecipe,
+        run: &Run,
+        (systems, failed): (&[System], Vec<String>),
+        looking: bool,
+    ) -> Result<Self, Error> {
+        let fresh = Self {
+            recipe: *selection,
+            goals: recipe.goals,
+            methods: choose(recipe, selection, systems),
+            test: Vec::new(),
+            earlier: Vec::new(),
+            outdated: false,
+            failed,
+        };
+        let made = fresh.after(Self::read(&run.out)?, run.choose_again);
+        if !looking {
+            made.write(&run.out)?;
+        }
+        Ok(made)
+    }
+
+    /// The system that a finalist is; none where its method has no point.
+    fn system_of<'s>(&self, finalist: &Finalist, systems: &'s [System]) -> Option<&'s System> {
+        let name = match finalist {
+            Finalist::Base => "base",
+            Finalist::Adapter(name) => name,
+            Finalist::Choice { strategy, variant } => {
+                let of = |method: &&MethodChoice| (&method.strategy, &method.variant) == (strategy, variant);
+                &self.methods.iter().find(of)?.chosen
+            }
+        };
+        systems.iter().find(|system| system.name == name)
+    }
+
     /// What is left to do, where the folder holds the selection `before`: this one, or that one as it stands.
     fn after(self, before: Option<Self>, choose_again: bool) -> Self {
         let Some(before) = before else { return self };
@@ -296,30 +344,19 @@ impl Selection {
     }
 }
 
-/// Chooses among the systems evaluated on the development items and judges the chosen, the base model and the adapters on the
-/// test items; `failed` names the merges that are none of them.
+/// Chooses among the systems evaluated on the development items and judges base model, adapters and chosen points on the test items.
 ///
 /// # Errors
-/// Whatever keeps a system from being evaluated; [`Error::Artefact`] for a file that cannot be written or read.
+/// Whatever keeps a system from being evaluated; as [`Selection::made`].
 pub(crate) fn select(
     cells: &mut Cells<'_>,
     recipe: &Recipe,
     selection: &SelectionRecipe,
     run: &Run,
-    (systems, failed): (&[System], Vec<String>),
+    found: (&[System], Vec<String>),
 ) -> Result<Selection, Error> {
-    let fresh = Selection {
-        recipe: *selection,
-        goals: recipe.goals,
-        methods: choose(recipe, selection, systems),
-        test: Vec::new(),
-        earlier: Vec::new(),
-        outdated: false,
-        failed,
-    };
-    let mut selection = fresh.after(Selection::read(&run.out)?, run.choose_again);
-    // The lock: whatever happens from here on, this choice was made before any of its test answers.
-    selection.write(&run.out)?;
+    let systems = found.0;
+    let mut selection = Selection::made(recipe, selection, run, found, false)?;
     // An earlier choice keeps the scores that it had; of the present one they are those of the present data.
     if !selection.outdated {
         selection.test = judged(cells, recipe, &selection, run, systems)?;
@@ -328,20 +365,7 @@ pub(crate) fn select(
     Ok(selection)
 }
 
-/// How many systems' development items are as many as the test items that [`judged`] asks; 0 without a selection.
-pub(crate) fn systems_to_judge(recipe: &Recipe) -> f64 {
-    let Some(selection) = &recipe.selection else {
-        return 0.0;
-    };
-    let grid = MergeCell::grid(recipe);
-    let methods: HashSet<_> = grid
-        .iter()
-        .map(|cell| (discriminant(&cell.strategy), &cell.variant.name))
-        .collect();
-    (1 + recipe.adapters.len() + methods.len()) as f64 * (1.0 - selection.dev) / selection.dev
-}
-
-/// Base model, adapters and chosen points with their scores on the test items; what was asked before is read.
+/// All finalists with their scores on the test items; what was asked before is read.
 ///
 /// # Errors
 /// Whatever keeps a system from being evaluated.
@@ -352,22 +376,40 @@ pub(crate) fn judged(
     run: &Run,
     systems: &[System],
 ) -> Result<Vec<System>, Error> {
+    let mut all = Vec::new();
+    for group in Finalist::all(recipe).chunks(SYSTEMS_AT_ONCE) {
+        all.extend(judge(cells, recipe, selection, run, (systems, group))?);
+    }
+    Ok(all)
+}
+
+/// The same of some of them.
+///
+/// # Errors
+/// As [`judged`].
+pub(crate) fn judge(
+    cells: &mut Cells<'_>,
+    recipe: &Recipe,
+    selection: &Selection,
+    run: &Run,
+    (systems, finalists): (&[System], &[Finalist]),
+) -> Result<Vec<System>, Error> {
     let config = SuiteConfig {
         split: selection.recipe.test(),
         ..recipe.eval.clone()
     };
-    let chosen = |system: &&System| {
-        system.strategy.is_none() || selection.methods.iter().any(|method| method.chosen == system.name)
-    };
-    let candidates = systems.iter().filter(chosen).map(|system| {
-        let folder = system.adapter.as_ref().map(|path| run.out.join(path));
-        (system.clone(), folder)
-    });
-    let mut candidates: Vec<_> = candidates.collect();
-    for group in candidates.chunks_mut(crate::plan::SYSTEMS_AT_ONCE) {
-        cells.evaluate_with(&config, group)?;
+    let mut group: Vec<_> = finalists
+        .iter()
+        .filter_map(|finalist| selection.system_of(finalist, systems))
+        .map(|system| {
+            let folder = system.adapter.as_ref().map(|path| run.out.join(path));
+            (system.clone(), folder)
+        })
+        .collect();
+    if !group.is_empty() {
+        cells.evaluate_with(&config, &mut group)?;
     }
-    Ok(candidates.into_iter().map(|(system, _)| system).collect())
+    Ok(group.into_iter().map(|(system, _)| system).collect())
 }
 
 #[cfg(test)]
@@ -441,15 +483,6 @@ mod tests {
         // Two independent intervals of +-0.03: the mean's is sqrt(2) / 2 of that.
         let half = 0.5 * (point.axes.utility.interval.high - point.axes.utility.interval.low);
         assert!((half - 0.03 / 2f64.sqrt()).abs() < 1e-12, "{half}");
-    }
-
-    #[test]
-    fn test_items_are_counted_in_systems_asked_the_development_items() {
-        let recipe = Recipe::parse(RECIPE).unwrap();
-        // Base model, two adapters and two methods on 0.6 of the items, where 0.4 are for development.
-        assert_eq!(systems_to_judge(&recipe), 5.0 * 1.5);
-        let without = Recipe::parse(&RECIPE.replace("[selection]", "")).unwrap();
-        assert_eq!(systems_to_judge(&without), 0.0);
     }
 
     #[test]

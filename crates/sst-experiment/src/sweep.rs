@@ -3,10 +3,11 @@
 use crate::cells::Cells;
 use crate::failures::Failures;
 use crate::results::{Results, System};
-use crate::selection::{judged, select, systems_to_judge};
+use crate::selection::{judge, judged, select};
 use crate::time_left::TimeLeft;
 use crate::{
-    Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan, PlanStage,
+    Candidate, Comparison, Error, FailedCell, Finalist, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan,
+    PlanStage,
 };
 use crate::{Recipe, Reporter, Selection, Silent};
 use sst_subspace::Shard;
@@ -57,8 +58,7 @@ pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dy
         numbered(&plan)
             .filter(|&(stage, i, _)| is_to_do(stage, i))
             .map(|(s, _, p)| (s, p)),
-    )
-    .judging(systems_to_judge(recipe));
+    );
     let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     for (stage, i, part) in numbered(&plan) {
         let began = Instant::now();
@@ -101,6 +101,12 @@ pub fn sweep_parts(
     let failures = Failures::of(base, recipe, run)?;
     let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     let mut failed = Vec::new();
+    if stage == PlanStage::Test && !parts.is_empty() {
+        // A choice is one among all systems.
+        for part in plan.parts(PlanStage::Evaluate) {
+            sweep.part(part)?;
+        }
+    }
     for part in parts {
         failed.extend(sweep.part(part)?);
     }
@@ -202,6 +208,7 @@ impl<'a> Sweep<'a> {
             // Whatever keeps it from being looked at will be said when it is computed.
             let done = match stage {
                 PlanStage::Report => left.is_empty(),
+                PlanStage::Test => left.range(..stage).next().is_none() && self.part(part).is_ok(),
                 _ => self.part(part).is_ok(),
             };
             if !done {
@@ -253,10 +260,10 @@ impl<'a> Sweep<'a> {
                 Ok(failed)
             }
             Part::Evaluate(group) => self.evaluate(group),
+            Part::Test(group) => self.test(group).map(|()| Vec::new()),
             Part::Report => {
                 if let Some(selection) = &self.recipe.selection {
-                    let failed = self.failed()?.into_iter().map(|cell| cell.name).collect();
-                    let found = (self.results.systems.as_slice(), failed);
+                    let found = (self.results.systems.as_slice(), self.names_of_failed()?);
                     self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, found)?);
                 }
                 self.write().map(|()| Vec::new())
@@ -325,6 +332,20 @@ impl<'a> Sweep<'a> {
         Ok(failed)
     }
 
+    /// Asks some of those whom a selection judges the test items, unless an earlier choice stands.
+    fn test(&mut self, group: &[Finalist]) -> Result<(), Error> {
+        let Some(selection) = &self.recipe.selection else {
+            return Ok(());
+        };
+        let systems = self.results.systems.as_slice();
+        let found = (systems, self.names_of_failed()?);
+        let selection = Selection::made(self.recipe, selection, self.run, found, self.cells.looking)?;
+        if !selection.outdated {
+            judge(&mut self.cells, self.recipe, &selection, self.run, (systems, group))?;
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, evaluated: impl IntoIterator<Item = Prepared>) {
         self.results
             .systems
@@ -344,6 +365,10 @@ impl<'a> Sweep<'a> {
         let grid = MergeCell::grid(self.recipe);
         let found = grid.iter().map(|cell| self.failures.get(&cell.name()));
         found.filter_map(Result::transpose).collect()
+    }
+
+    fn names_of_failed(&self) -> Result<Vec<String>, Error> {
+        Ok(self.failed()?.into_iter().map(|cell| cell.name).collect())
     }
 
     fn write(&mut self) -> Result<(), Error> {

@@ -2,8 +2,7 @@
 //!
 //! The parts of a stage differ in size and not in kind: a stage's time is the work left in it, in its parts' weights, times the
 //! seconds that a unit took so far, over the parts that run side by side. A stage of which nothing has ended has no
-//! estimate; then the sum over the others is what is left at least. Where the report has test items to ask, that goes as fast as the
-//! development items went; gathering the results takes no time to speak of.
+//! estimate; then the sum over the others is what is left at least.
 
 use crate::{Part, PlanStage};
 use std::collections::BTreeMap;
@@ -53,14 +52,6 @@ impl TimeLeft {
         Self { stages }
     }
 
-    /// The report has to ask test items as well, which is as much as evaluating so many systems.
-    pub(crate) fn judging(mut self, systems: f64) -> Self {
-        if let Some(report) = self.stages.get_mut(&PlanStage::Report) {
-            report.left = systems;
-        }
-        self
-    }
-
     /// A part has ended, after this time where it is known.
     pub(crate) fn ended(&mut self, stage: PlanStage, part: &Part, took: Option<Duration>) {
         let progress = self.stages.entry(stage).or_default();
@@ -78,13 +69,9 @@ impl TimeLeft {
         for (&stage, progress) in self
             .stages
             .iter()
-            .filter(|(_, progress)| progress.ended < progress.parts && progress.left > 0.0)
+            .filter(|(_, progress)| progress.ended < progress.parts)
         {
-            let pace = match stage {
-                PlanStage::Report => self.stages.get(&PlanStage::Evaluate),
-                _ => Some(progress),
-            };
-            let (weight, took) = pace.map_or((0.0, 0.0), |pace| pace.measured);
+            let (weight, took) = progress.measured;
             if weight > 0.0 {
                 known = true;
                 seconds += progress.left * took / weight / side_by_side(stage).max(1) as f64;
@@ -103,7 +90,7 @@ impl TimeLeft {
 }
 
 impl fmt::Display for Overall {
-    /// `12 of 31 parts, 14 min left`; `..., 14 min left, then evaluate, report`.
+    /// `12 of 31 parts, 14 min left`; `..., 14 min left and then evaluate, report`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} parts", self.done, self.total)?;
         if !self.note.is_empty() {
@@ -116,7 +103,13 @@ impl fmt::Display for Overall {
             2..=119 => write!(f, ", {minutes} min left")?,
             _ => write!(f, ", {} h {} min left", minutes / 60, minutes % 60)?,
         }
-        let then: Vec<String> = self.unknown.iter().map(PlanStage::to_string).collect();
+        // Gathering the results takes no time to speak of.
+        let then: Vec<String> = self
+            .unknown
+            .iter()
+            .filter(|stage| **stage != PlanStage::Report)
+            .map(PlanStage::to_string)
+            .collect();
         if then.is_empty() {
             Ok(())
         } else {
@@ -156,33 +149,5 @@ mod tests {
         assert_eq!(overall.left, Some(Duration::from_secs(3600)));
         assert_eq!(overall.to_string(), "3 of 4 parts, 1 running, 60 min left");
         assert_eq!(time.overall(|_| 2, String::new()).left, Some(Duration::from_secs(1800)));
-    }
-
-    #[test]
-    fn a_report_that_asks_test_items_counts_at_the_pace_of_the_development_items() {
-        let parts = [
-            (PlanStage::Evaluate, &group(8)),
-            (PlanStage::Evaluate, &group(8)),
-            (PlanStage::Report, &Part::Report),
-        ];
-        let left = |judging: f64| {
-            let mut time = TimeLeft::of(parts).judging(judging);
-            time.ended(PlanStage::Evaluate, &group(8), Some(Duration::from_secs(800)));
-            time.ended(PlanStage::Evaluate, &group(8), Some(Duration::from_secs(800)));
-            time.overall(|_| 1, String::new()).to_string()
-        };
-        assert_eq!(left(0.0), "2 of 3 parts");
-        assert_eq!(left(6.0), "2 of 3 parts, 10 min left");
-        // The development items were asked before: there is no pace yet.
-        let train = Part::Train("A5".to_owned());
-        let parts = [
-            (PlanStage::Train, &train),
-            (PlanStage::Train, &train),
-            (PlanStage::Report, &Part::Report),
-        ];
-        let mut time = TimeLeft::of(parts).judging(6.0);
-        time.ended(PlanStage::Train, &train, Some(Duration::from_secs(600)));
-        let overall = time.overall(|_| 1, String::new());
-        assert_eq!(overall.to_string(), "1 of 3 parts, 10 min left, then report");
     }
 }

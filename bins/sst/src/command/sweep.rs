@@ -49,7 +49,7 @@ pub struct Sweep {
     /// Print the commands that run what is left, stage by stage, and compute nothing.
     #[arg(long, conflicts_with_all = ["stage", "executor"])]
     plan: bool,
-    /// Run one stage alone: train, fisher, reduce, merge, evaluate or report.
+    /// Run one stage alone: train, fisher, reduce, merge, evaluate, test or report.
     #[arg(long)]
     stage: Option<PlanStage>,
     /// With --stage: one of its parts, as --plan counts them; all if not given.

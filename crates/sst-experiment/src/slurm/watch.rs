@@ -5,7 +5,6 @@ use super::fate::Fate;
 use super::record::{Job, Record};
 use super::scheduler::{self, Queued, Task};
 use super::script::{ranges, script};
-use crate::selection::systems_to_judge;
 use crate::time_left::TimeLeft;
 use crate::{Error, Invocation, LazyModel, Plan, PlanStage, Recipe, Reporter, Results, Run};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +42,7 @@ pub fn sweep_on_slurm(
         .iter()
         .flat_map(|(stage, parts)| parts.iter().map(|&part| (*stage, part)));
     let watch = Watch {
-        time: TimeLeft::of(numbers.map(|(stage, part)| (stage, &plan.parts(stage)[part - 1])))
-            .judging(systems_to_judge(recipe)),
+        time: TimeLeft::of(numbers.map(|(stage, part)| (stage, &plan.parts(stage)[part - 1]))),
         record: Record::open(&out.join("slurm").join(&key[..12]))?,
         plan: &plan,
         invocation,
