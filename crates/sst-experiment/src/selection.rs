@@ -294,11 +294,27 @@ impl Selection {
             outdated: false,
             failed,
         };
-        let made = fresh.after(Self::read(&run.out)?, run.choose_again);
-        if !looking {
+        let before = Self::read(&run.out)?;
+        let made = fresh.after(before.clone(), run.choose_again);
+        if !looking && before.as_ref() != Some(&made) {
             made.write(&run.out)?;
         }
         Ok(made)
+    }
+
+    /// Puts test scores beside the choice on the disk, if that is this one: from then on it stands. Where another process does the
+    /// same at once, one may lose the other's; the report has them all.
+    ///
+    /// # Errors
+    /// As [`Selection::made`].
+    fn keep(&self, judged: Vec<System>, run: &Run) -> Result<(), Error> {
+        let Some(mut there) = Self::read(&run.out)?.filter(|there| there.methods == self.methods) else {
+            return Ok(());
+        };
+        let other = |system: &System| judged.iter().all(|new| new.name != system.name);
+        there.test.retain(other);
+        there.test.extend(judged);
+        there.write(&run.out)
     }
 
     /// The system that a finalist is; none where its method has no point.
@@ -365,6 +381,29 @@ pub(crate) fn select(
     Ok(selection)
 }
 
+/// Judges some finalists, unless an earlier choice stands.
+///
+/// # Errors
+/// As [`select`].
+pub(crate) fn test(
+    cells: &mut Cells<'_>,
+    recipe: &Recipe,
+    selection: &SelectionRecipe,
+    run: &Run,
+    (found, finalists): ((&[System], Vec<String>), &[Finalist]),
+) -> Result<(), Error> {
+    let systems = found.0;
+    let selection = Selection::made(recipe, selection, run, found, cells.looking)?;
+    if selection.outdated {
+        return Ok(());
+    }
+    let judged = judge(cells, recipe, &selection, run, (systems, finalists))?;
+    if cells.looking {
+        return Ok(());
+    }
+    selection.keep(judged, run)
+}
+
 /// All finalists with their scores on the test items; what was asked before is read.
 ///
 /// # Errors
@@ -387,7 +426,7 @@ pub(crate) fn judged(
 ///
 /// # Errors
 /// As [`judged`].
-pub(crate) fn judge(
+fn judge(
     cells: &mut Cells<'_>,
     recipe: &Recipe,
     selection: &Selection,

@@ -3,11 +3,10 @@
 use crate::cells::Cells;
 use crate::failures::Failures;
 use crate::results::{Results, System};
-use crate::selection::{judge, judged, select};
+use crate::selection::{self, judged, select};
 use crate::time_left::TimeLeft;
 use crate::{
-    Candidate, Comparison, Error, FailedCell, Finalist, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan,
-    PlanStage,
+    Candidate, Comparison, Error, FailedCell, LazyModel, MergeCell, OverSeeds, Part, PartNumber, Plan, PlanStage,
 };
 use crate::{Recipe, Reporter, Selection, Silent};
 use sst_subspace::Shard;
@@ -91,10 +90,7 @@ pub fn sweep_parts(
     let parts = plan.chosen(stage, number)?;
     if stage == PlanStage::Report {
         let results = sweep(base, recipe, run, reporter)?;
-        // A stage's caller shows no table, under which it stands.
-        if let Some(caution) = results.selection.as_ref().and_then(Selection::caution) {
-            tracing::warn!("{caution}");
-        }
+        caution(results.selection.as_ref());
         return Ok(results.failed);
     }
     let results = Results::of(base, recipe, run)?;
@@ -104,13 +100,23 @@ pub fn sweep_parts(
     if stage == PlanStage::Test && !parts.is_empty() {
         // A choice is one among all systems.
         for part in plan.parts(PlanStage::Evaluate) {
-            sweep.part(part)?;
+            failed.extend(sweep.part(part)?);
         }
     }
     for part in parts {
         failed.extend(sweep.part(part)?);
     }
+    if stage == PlanStage::Test {
+        caution(Selection::read(&run.out)?.as_ref());
+    }
     Ok(failed)
+}
+
+/// A stage's caller shows no table, under which it stands.
+fn caution(selection: Option<&Selection>) {
+    if let Some(caution) = selection.and_then(Selection::caution) {
+        tracing::warn!("{caution}");
+    }
 }
 
 /// Numbers, from 1, of the parts that the run folder does not hold yet, by stage; stages that are done are left out.
@@ -260,7 +266,13 @@ impl<'a> Sweep<'a> {
                 Ok(failed)
             }
             Part::Evaluate(group) => self.evaluate(group),
-            Part::Test(group) => self.test(group).map(|()| Vec::new()),
+            Part::Test(group) => {
+                if let Some(selection) = &self.recipe.selection {
+                    let found = (self.results.systems.as_slice(), self.names_of_failed()?);
+                    selection::test(&mut self.cells, self.recipe, selection, self.run, (found, group))?;
+                }
+                Ok(Vec::new())
+            }
             Part::Report => {
                 if let Some(selection) = &self.recipe.selection {
                     let found = (self.results.systems.as_slice(), self.names_of_failed()?);
@@ -330,20 +342,6 @@ impl<'a> Sweep<'a> {
             }
         }
         Ok(failed)
-    }
-
-    /// Asks some of those whom a selection judges the test items, unless an earlier choice stands.
-    fn test(&mut self, group: &[Finalist]) -> Result<(), Error> {
-        let Some(selection) = &self.recipe.selection else {
-            return Ok(());
-        };
-        let systems = self.results.systems.as_slice();
-        let found = (systems, self.names_of_failed()?);
-        let selection = Selection::made(self.recipe, selection, self.run, found, self.cells.looking)?;
-        if !selection.outdated {
-            judge(&mut self.cells, self.recipe, &selection, self.run, (systems, group))?;
-        }
-        Ok(())
     }
 
     fn keep(&mut self, evaluated: impl IntoIterator<Item = Prepared>) {
