@@ -538,6 +538,7 @@ fn bad_input_gets_one_clear_line_and_leaves_nothing_behind() {
         2,
         &["sideways", "layerwise"],
     );
+    bench.fail(&format!("{merge} --strategy ties"), 1, &["ties", "`subspace`"]);
     let eval = "eval --model model --data data --out bad";
     bench.fail(&format!("{eval} --device warp"), 2, &["warp", "cuda:N"]);
     bench.fail(&format!("{eval} --benchmarks nope"), 2, &["nope", "xstest-unsafe"]);

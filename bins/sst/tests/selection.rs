@@ -89,6 +89,7 @@ fn a_point_of_each_method_is_chosen_on_development_items_and_judged_once() {
 
     let before = read(&run.join("selection.json"));
     assert_eq!(bench.succeed(sweep), table);
+    bench.succeed(&format!("{sweep} --stage test --part 1/1"));
     assert_eq!(read(&run.join("selection.json")), before);
 
     // Whoever has seen the test scores does not choose anew without a word.

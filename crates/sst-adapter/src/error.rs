@@ -140,8 +140,8 @@ pub enum Error {
         /// Entries given.
         got: usize,
     },
-    /// A layout with more entries than can be counted.
-    #[error("layout: tensor {tensor} of shape {shape:?} makes it too large to be addressed")]
+    /// More entries than can be counted, in a tensor or in all of a layout.
+    #[error("tensor {tensor} of shape {shape:?} is too large to be addressed")]
     TooLarge {
         /// The first tensor that goes too far.
         tensor: String,

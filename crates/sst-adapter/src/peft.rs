@@ -170,7 +170,11 @@ fn decode(name: &str, view: &TensorView<'_>) -> Result<Array2<f32>, Error> {
             });
         }
     };
-    Ok(Array2::from_shape_vec((rows, cols), entries).expect("safetensors checked the length"))
+    // The file's reader checked the number of bytes, but no bytes are enough for a shape such as [0, 2^63].
+    Array2::from_shape_vec((rows, cols), entries).map_err(|_| Error::TooLarge {
+        tensor: name.to_owned(),
+        shape: [rows, cols],
+    })
 }
 
 fn encode<'a>(name: &str, tensor: &'a Array2<f32>, dtype: Dtype) -> Result<Cow<'a, [u8]>, Error> {
@@ -346,6 +350,10 @@ mod tests {
                     f32_tensor("base_model.model.lm_head.weight", [1, 1], &[1.0]),
                 ],
                 "unknown tensor base_model.model.lm_head.weight",
+            ),
+            (
+                vec![f32_tensor(A, [0, 1 << 63], &[]), good_b.clone()],
+                "lora_A.weight of shape [0, 9223372036854775808]",
             ),
             (
                 vec![

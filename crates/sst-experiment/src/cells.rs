@@ -33,6 +33,8 @@ pub(crate) struct Cells<'a> {
     estimates: BTreeMap<String, (PathBuf, u64)>,
     /// The first evaluation and its judge.
     judge: Option<(PathBuf, String)>,
+    /// Evaluations that were not there.
+    pub(crate) evaluated: usize,
 }
 
 impl<'a> Cells<'a> {
@@ -52,6 +54,7 @@ impl<'a> Cells<'a> {
             folders: BTreeMap::new(),
             estimates: BTreeMap::new(),
             judge: None,
+            evaluated: 0,
         }
     }
 
@@ -348,9 +351,11 @@ impl<'a> Cells<'a> {
             .collect();
         let data = &self.run.data;
         let requests = step::evaluate_requests(&mut Answerer::Model(self.base), &asked, data, config)?;
+        let mut missing = 0;
         for (system, request) in asked.iter_mut().zip(&requests) {
             system.out = self.folder("evaluations", &file_name(&system.name), request);
             self.enter(request, &system.out)?;
+            missing += usize::from(!request.is_done(&system.out)?);
         }
         let folders: Vec<&Path> = asked.iter().map(|system| self.relative(&system.out)).collect();
         let key = sst_artefact::sha256_bytes(format!("{folders:?}").as_bytes());
@@ -368,6 +373,7 @@ impl<'a> Cells<'a> {
             device: self.base.source().device,
         };
         let evaluations = step::evaluate_all(Answerer::Model(self.base), &step, self.reporter)?;
+        self.evaluated += missing;
         match std::fs::remove_dir(&journal) {
             // There was none, or another process that waited for the same systems was faster.
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

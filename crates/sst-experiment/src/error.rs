@@ -83,6 +83,15 @@ pub enum Error {
     /// What failed before, with its error, is not tried again.
     #[error("{0}")]
     FailedBefore(String),
+    /// A system that a selection judges cannot be evaluated on the test items.
+    #[error("{name} on the test items: {source}")]
+    OnTestItems {
+        /// Its name in tables.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: Box<Error>,
+    },
     /// A part is none of the plan's.
     #[error("{0}")]
     Plan(String),

@@ -18,6 +18,7 @@ mod invocation;
 mod judge;
 mod lazy_model;
 mod leakage;
+mod lock;
 mod measurement;
 mod merge_cell;
 mod over_seeds;

@@ -3,11 +3,11 @@
 //! | stage | what moves with it |
 //! | --- | --- |
 //! | `training` | the variant, its adapters: data sets and training settings |
-//! | `fisher` | estimator, protocol, sample count, longest sample, seed of the samples |
+//! | `fisher` | estimator, protocol, sample count, longest sample, seed of the samples; for SST and RegMean `[statistics]` |
 //! | `subspace` | k, eps |
 //! | `projection` | aligned or prefix |
 //! | `rule` | the strategy and its other settings |
-//! | `evaluation` | answer lengths, sampling, worked examples and scoring of MMLU |
+//! | `evaluation` | everything in `[eval]` but the items |
 //!
 //! A stage that one of the merges does not have cannot be exchanged by itself: the part moves with `rule`, and so does all
 //! that feeds it where the strategies read different things. A prefix projection is defined for coordinates only, so it
@@ -277,8 +277,8 @@ fn settings(recipe: &Recipe, needs: Needs) -> BTreeMap<Stage, Value> {
     training["variant"] = json!(variant.name);
     let mut stages = BTreeMap::from([(Stage::Training, training), (Stage::Evaluation, json!(recipe.eval))]);
     let mut rule = json!(recipe.merges[0]);
-    if needs.basis || needs.statistics {
-        let mut fisher = if needs.basis {
+    if needs.basis || needs.statistics || needs.diagonals {
+        let mut fisher = if needs.basis || needs.diagonals {
             json!(recipe.fisher)
         } else {
             json!(recipe.statistics)
@@ -462,6 +462,25 @@ mod tests {
         let pair = pair(&seeds).unwrap();
         assert_eq!(names(&pair), [Stage::Fisher]);
         assert_eq!(pair.mixed(1).unwrap().seed, 4);
+    }
+
+    #[test]
+    fn merges_by_diagonals_differ_by_their_statistics() {
+        let by_diagonals = (RESIDUAL.0, "strategy = \"fisher\"");
+        let of = |edits: &[(&str, &str)]| edited(&[&[by_diagonals], edits].concat());
+        let second = [
+            (
+                "role = \"utility\"",
+                "role = \"utility\"\n        train = { epochs = 1 }",
+            ),
+            ("legacy-prompt", "response"),
+        ];
+        let pair = RecipePair::new([Path::new("a"), Path::new("b")], [of(&[]), of(&second)]).unwrap();
+        assert_eq!(names(&pair), [Stage::Training, Stage::Fisher]);
+        assert_eq!(pair.mixed(0).unwrap(), pair.recipes()[0]);
+        assert_eq!(pair.mixed(3).unwrap(), pair.recipes()[1]);
+        assert_eq!(pair.mixed(2).unwrap().fisher, pair.recipes()[1].fisher);
+        assert_eq!(pair.mixed(1).unwrap().fisher, pair.recipes()[0].fisher);
     }
 
     #[test]

@@ -2,17 +2,14 @@
 //! overwritten.
 
 use crate::Error;
+use crate::lock::Lock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sst_artefact::{Input, MANIFEST_FILE, Manifest};
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const KEY: &str = "request";
-/// Hidden, so that it is no part of the folder's content.
-const LOCK_FILE: &str = ".lock";
 
 /// A step's settings and the hashes of its inputs.
 #[derive(Debug, Clone)]
@@ -63,17 +60,9 @@ impl Request {
         if self.is_done(folder)? {
             return Ok(None);
         }
-        let lock = loop {
-            let lock = locked(folder)?;
-            // Whoever held it before may have deleted it.
-            if is_at(&lock, &folder.join(LOCK_FILE)) {
-                break lock;
-            }
-        };
         let claim = Claim {
             request: self,
-            folder: folder.to_path_buf(),
-            _lock: lock,
+            lock: Lock::of(folder)?,
         };
         if self.is_done(folder)? {
             return Ok(None);
@@ -106,12 +95,11 @@ impl Request {
     }
 }
 
-/// A folder that this process alone computes into; the lock goes when the process does.
+/// A folder that this process alone computes into; given up, it leaves no trace.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
     request: &'a Request,
-    folder: PathBuf,
-    _lock: File,
+    lock: Lock,
 }
 
 impl Claim<'_> {
@@ -122,58 +110,14 @@ impl Claim<'_> {
 
     /// Marks the result in the folder, whose manifest is written, as whole and as the request's.
     pub(crate) fn seal(self) -> Result<(), Error> {
-        let mut manifest = Manifest::read(&self.folder)?;
+        let mut manifest = Manifest::read(self.lock.folder())?;
         if !manifest.facts.is_object() {
             manifest.facts = serde_json::json!({});
         }
         manifest.facts[KEY] = self.request.value.clone();
-        manifest.write(&self.folder)?;
+        manifest.write(self.lock.folder())?;
         Ok(())
     }
-}
-
-impl Drop for Claim<'_> {
-    /// Leaves no trace but the result: neither the lock nor a folder in which there is nothing.
-    fn drop(&mut self) {
-        // What cannot be removed does no harm: a folder that holds something, a lock that somebody has deleted.
-        let _ = std::fs::remove_file(self.folder.join(LOCK_FILE));
-        let _ = std::fs::remove_dir(&self.folder);
-    }
-}
-
-/// The folder's lock file, made where it is missing, locked.
-fn locked(folder: &Path) -> Result<File, Error> {
-    sst_artefact::create_dir(folder)?;
-    let path = folder.join(LOCK_FILE);
-    let fault = |e| Error::from(sst_artefact::Error::io("lock", &path)(e));
-    let file = match File::create(&path) {
-        // Deleted with its folder by a claim that was given up.
-        Err(e) if e.kind() == ErrorKind::NotFound => return locked(folder),
-        other => other.map_err(fault)?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            tracing::info!(folder = %folder.display(), "another process is at it; waiting");
-            file.lock().map_err(fault)?;
-        }
-        Err(TryLockError::Error(e)) => return Err(fault(e)),
-    }
-    Ok(file)
-}
-
-/// Whether an open file is the one at `path` still.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let place = |of: std::fs::Metadata| (of.dev(), of.ino());
-    let (ours, there) = (file.metadata().map(place), path.metadata().map(place));
-    ours.is_ok_and(|ours| there.is_ok_and(|there| ours == there))
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 /// What a finished result of kind `what` measured, kept under `key` in its manifest.
@@ -224,7 +168,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         finish(&request(1), dir.path());
         assert!(request(1).claim(dir.path()).unwrap().is_none());
-        assert!(!dir.path().join(LOCK_FILE).exists());
         let message = request(2).claim(dir.path()).unwrap_err().to_string();
         assert!(message.contains("seed: 1 there, 2 now"), "{message}");
     }

@@ -7,10 +7,12 @@
 //! where some points have no shortfall, that is the one of them with the largest u. A method is a strategy on a variant; its
 //! settings and the sample count are what is chosen.
 //!
-//! The choice is on the disk before the test items are asked, and stands: a grid that has changed since does not choose again by
-//! itself, for whoever has seen test scores chooses by them. Where the choice is the same, changed test data are asked again.
+//! The choice is on the disk before the first of its test items is asked, and stands from then on: a grid that has changed since
+//! does not choose again by itself, for whoever has seen test scores chooses by them. Where the choice is the same, changed test
+//! data are asked again.
 
 use crate::cells::Cells;
+use crate::lock::Lock;
 use crate::plan::SYSTEMS_AT_ONCE;
 use crate::report::{Rate, over_refusal};
 use crate::results::System;
@@ -34,6 +36,9 @@ pub struct Selection {
     pub goals: Goals,
     /// Every method with its points and the chosen one, in the order of the grid.
     pub methods: Vec<MethodChoice>,
+    /// Names of the chosen points whose test items have been asked, or begun to be, in the order of the methods.
+    #[serde(default)]
+    pub asked: Vec<String>,
     /// Base model, adapters and chosen points with their scores on the test items; empty until they are judged.
     pub test: Vec<System>,
     /// Choices whose test scores were seen before these were made, oldest first.
@@ -84,12 +89,12 @@ pub struct Axes {
     pub over_refusal: Option<Rate>,
 }
 
-/// A choice whose test scores were seen.
+/// A choice whose test scores were seen, or could have been.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EarlierChoice {
     /// Points that it was made among.
     pub points: usize,
-    /// Names of the chosen ones.
+    /// Names of the chosen ones whose test items were asked.
     pub chosen: Vec<String>,
 }
 
@@ -215,10 +220,11 @@ impl Selection {
     /// Reads the selection of a run folder, if there is one.
     ///
     /// # Errors
-    /// [`Error::Artefact`] when it is malformed.
+    /// [`Error::Artefact`] when it is malformed or cannot be read.
     pub fn read(run: &Path) -> Result<Option<Self>, Error> {
         let path = run.join(SELECTION_FILE);
-        match path.exists() {
+        // One that is there and cannot be seen is not none: it would be chosen over.
+        match path.try_exists().map_err(sst_artefact::Error::io("read", &path))? {
             true => Ok(Some(sst_artefact::read_json(&path, "selection")?)),
             false => Ok(None),
         }
@@ -228,7 +234,7 @@ impl Selection {
         Ok(sst_artefact::write_json(&run.join(SELECTION_FILE), self)?)
     }
 
-    /// Whether the test items have been asked.
+    /// Whether any system has scores on the test items.
     pub fn is_judged(&self) -> bool {
         !self.test.is_empty()
     }
@@ -238,10 +244,25 @@ impl Selection {
         self.test.iter().find(|system| system.name == name)
     }
 
-    /// Choices whose test scores had been seen before the grid was as it is now.
+    /// Choices whose test items had been asked before the grid was as it is now.
     pub fn seen(&self) -> usize {
         let before: usize = self.earlier.iter().map(|choice| choice.chosen.len()).sum();
-        before + if self.outdated { self.methods.len() } else { 0 }
+        before + if self.outdated { self.asked_choices().len() } else { 0 }
+    }
+
+    /// Names of the chosen points whose test items have been asked, in the order of the methods.
+    fn asked_choices(&self) -> Vec<String> {
+        let chosen = self.methods.iter().map(|method| &method.chosen);
+        let asked = chosen.filter(|name| self.asked.contains(name) || self.tested(name).is_some());
+        asked.cloned().collect()
+    }
+
+    /// Choices without a score on the test items.
+    fn unjudged(&self) -> usize {
+        self.methods
+            .iter()
+            .filter(|method| self.tested(&method.chosen).is_none())
+            .count()
     }
 
     /// What a reader must know before believing the test scores; none where they were seen once only, with every merge there.
@@ -261,10 +282,16 @@ impl Selection {
     fn seen_before(&self) -> Option<String> {
         let seen = self.seen();
         match (self.outdated, seen) {
-            (true, _) => Some(format!(
-                "the grid has changed, but the test split has been seen with {seen} choices, which stand; to choose again, and to have \
-                 it on record that test scores were known, run with --choose-again"
-            )),
+            (true, _) => {
+                let missing = match self.unjudged() {
+                    0 => String::new(),
+                    n => format!(" ({n} of {} without a test score)", self.methods.len()),
+                };
+                Some(format!(
+                    "the grid has changed, but the test split has been seen with {seen} choices, which stand{missing}; to choose \
+                     again, and to have it on record that test scores were known, run with --choose-again"
+                ))
+            }
             (false, 0) => None,
             (false, _) => Some(format!(
                 "the test split had been seen with {seen} choices before this one was made: its test scores may flatter it"
@@ -272,61 +299,98 @@ impl Selection {
         }
     }
 
-    /// The choice among the systems evaluated on the development items, or an earlier one that stands, on the disk unless this is
-    /// `looking` only: whatever is asked from here on, it was made before any of its test answers. `failed` names the merges that
-    /// are none of the systems.
+    /// The choice among the systems evaluated on the development items, or an earlier one that stands. `failed` names the merges
+    /// that are none of the systems. Writes nothing.
     ///
     /// # Errors
-    /// [`Error::Artefact`] for a file that cannot be written or read.
-    pub(crate) fn made(
+    /// As [`Selection::read`].
+    fn made(
         recipe: &Recipe,
         selection: &SelectionRecipe,
         run: &Run,
-        (systems, failed): (&[System], Vec<String>),
-        looking: bool,
+        (systems, failed): (&[System], &[String]),
     ) -> Result<Self, Error> {
         let fresh = Self {
             recipe: *selection,
             goals: recipe.goals,
             methods: choose(recipe, selection, systems),
+            asked: Vec::new(),
             test: Vec::new(),
             earlier: Vec::new(),
             outdated: false,
-            failed,
+            failed: failed.to_vec(),
         };
-        let before = Self::read(&run.out)?;
-        let made = fresh.after(before.clone(), run.choose_again);
-        if !looking && before.as_ref() != Some(&made) {
+        Ok(fresh.after(Self::read(&run.out)?, run.choose_again))
+    }
+
+    /// The same on the disk, with the word that these finalists are asked now: whatever happens from here on, it was made before any
+    /// of its test answers, and stands.
+    ///
+    /// # Errors
+    /// [`Error::Artefact`] for a file that cannot be written, read or locked.
+    fn begun(
+        recipe: &Recipe,
+        selection: &SelectionRecipe,
+        run: &Run,
+        found: (&[System], &[String]),
+        finalists: &[Finalist],
+    ) -> Result<Self, Error> {
+        let _lock = Lock::of(&run.out)?;
+        let mut made = Self::made(recipe, selection, run, found)?;
+        if !made.outdated {
+            let asked = made.methods.iter().filter(|method| {
+                let now = finalists
+                    .iter()
+                    .any(|finalist| made.name_of(finalist) == Some(&method.chosen));
+                now || made.asked.contains(&method.chosen)
+            });
+            made.asked = asked.map(|method| method.chosen.clone()).collect();
+        }
+        if Self::read(&run.out)?.as_ref() != Some(&made) {
             made.write(&run.out)?;
         }
         Ok(made)
     }
 
-    /// Puts test scores beside the choice on the disk, if that is this one: from then on it stands. Where another process does the
-    /// same at once, one may lose the other's; the report has them all.
+    /// Puts test scores beside the choice on the disk, if that is this one still; one that took its place has it among the earlier
+    /// ones.
     ///
     /// # Errors
-    /// As [`Selection::made`].
-    fn keep(&self, judged: Vec<System>, run: &Run) -> Result<(), Error> {
-        let Some(mut there) = Self::read(&run.out)?.filter(|there| there.methods == self.methods) else {
+    /// As [`Selection::begun`].
+    fn keep(&self, judged: Vec<System>, recipe: &Recipe, run: &Run) -> Result<(), Error> {
+        let _lock = Lock::of(&run.out)?;
+        let Some(before) = Self::read(&run.out)?.filter(|there| there.methods == self.methods) else {
             return Ok(());
         };
-        let other = |system: &System| judged.iter().all(|new| new.name != system.name);
-        there.test.retain(other);
-        there.test.extend(judged);
-        there.write(&run.out)
+        let other = |system: &&System| judged.iter().all(|new| new.name != system.name);
+        let mut test: Vec<System> = before.test.iter().filter(other).cloned().collect();
+        test.extend(judged);
+        let finalists = Finalist::all(recipe);
+        let order: Vec<&str> = finalists.iter().filter_map(|finalist| self.name_of(finalist)).collect();
+        // An adapter may have left the recipe.
+        test.retain(|system| order.contains(&system.name.as_str()));
+        test.sort_by_key(|system| order.iter().position(|name| *name == system.name));
+        match test == before.test {
+            true => Ok(()),
+            false => Self { test, ..before }.write(&run.out),
+        }
+    }
+
+    /// What a finalist is called in tables; none where its method has no point.
+    fn name_of<'s>(&'s self, finalist: &'s Finalist) -> Option<&'s str> {
+        match finalist {
+            Finalist::Base => Some("base"),
+            Finalist::Adapter(name) => Some(name),
+            Finalist::Choice { strategy, variant } => {
+                let of = |method: &&MethodChoice| (&method.strategy, &method.variant) == (strategy, variant);
+                Some(&self.methods.iter().find(of)?.chosen)
+            }
+        }
     }
 
     /// The system that a finalist is; none where its method has no point.
     fn system_of<'s>(&self, finalist: &Finalist, systems: &'s [System]) -> Option<&'s System> {
-        let name = match finalist {
-            Finalist::Base => "base",
-            Finalist::Adapter(name) => name,
-            Finalist::Choice { strategy, variant } => {
-                let of = |method: &&MethodChoice| (&method.strategy, &method.variant) == (strategy, variant);
-                &self.methods.iter().find(of)?.chosen
-            }
-        };
+        let name = self.name_of(finalist)?;
         systems.iter().find(|system| system.name == name)
     }
 
@@ -343,17 +407,17 @@ impl Selection {
         }
         let seen = EarlierChoice {
             points: before.methods.iter().map(|m| m.points.len()).sum(),
-            chosen: before.methods.iter().map(|m| m.chosen.clone()).collect(),
+            chosen: before.asked_choices(),
         };
-        match (before.test.is_empty(), choose_again) {
+        match (seen.chosen.is_empty(), choose_again) {
             (false, false) => Self {
                 outdated: true,
                 failed: self.failed,
                 ..before
             },
-            (judged_not, _) => {
+            (seen_not, _) => {
                 let mut earlier = before.earlier;
-                earlier.extend((!judged_not).then_some(seen));
+                earlier.extend((!seen_not).then_some(seen));
                 Self { earlier, ..self }
             }
         }
@@ -363,45 +427,71 @@ impl Selection {
 /// Chooses among the systems evaluated on the development items and judges base model, adapters and chosen points on the test items.
 ///
 /// # Errors
-/// Whatever keeps a system from being evaluated; as [`Selection::made`].
+/// As [`test`].
 pub(crate) fn select(
     cells: &mut Cells<'_>,
     recipe: &Recipe,
     selection: &SelectionRecipe,
     run: &Run,
-    found: (&[System], Vec<String>),
+    found: (&[System], &[String]),
 ) -> Result<Selection, Error> {
-    let systems = found.0;
-    let mut selection = Selection::made(recipe, selection, run, found, false)?;
-    // An earlier choice keeps the scores that it had; of the present one they are those of the present data.
-    if !selection.outdated {
-        selection.test = judged(cells, recipe, &selection, run, systems)?;
-        selection.write(&run.out)?;
+    for group in Finalist::all(recipe).chunks(SYSTEMS_AT_ONCE) {
+        test(cells, recipe, selection, run, (found, group))?;
     }
-    Ok(selection)
+    Selection::made(recipe, selection, run, found)
 }
 
-/// Judges some finalists, unless an earlier choice stands.
+/// Judges some finalists, unless an earlier choice stands: that keeps the scores that it had.
 ///
 /// # Errors
-/// As [`select`].
+/// Whatever keeps a system from being evaluated; [`Error::Artefact`] for a file that cannot be written, read or locked.
 pub(crate) fn test(
     cells: &mut Cells<'_>,
     recipe: &Recipe,
     selection: &SelectionRecipe,
     run: &Run,
-    (found, finalists): ((&[System], Vec<String>), &[Finalist]),
+    (found, finalists): ((&[System], &[String]), &[Finalist]),
 ) -> Result<(), Error> {
-    let systems = found.0;
-    let selection = Selection::made(recipe, selection, run, found, cells.looking)?;
-    if selection.outdated {
+    let choice = Selection::made(recipe, selection, run, found)?;
+    let looking = cells.looking;
+    if !choice.outdated {
+        // What keeps anything from being asked shows at a look, before it is on record that it was.
+        cells.looking = true;
+        let there = judge(cells, recipe, &choice, run, (found.0, finalists));
+        cells.looking = looking;
+        match there {
+            Ok(_) => {}
+            Err(Error::NotThere { .. }) if !looking => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if looking {
         return Ok(());
     }
-    let judged = judge(cells, recipe, &selection, run, (systems, finalists))?;
-    if cells.looking {
+    let choice = Selection::begun(recipe, selection, run, found, finalists)?;
+    if choice.outdated {
         return Ok(());
     }
-    selection.keep(judged, run)
+    match judge(cells, recipe, &choice, run, (found.0, finalists)) {
+        Ok(judged) => choice.keep(judged, recipe, run),
+        // One by one: the others are kept, and whose fault it is can be said.
+        Err(error) if error.is_own() => {
+            let mut fault = Ok(());
+            for finalist in finalists {
+                match judge(cells, recipe, &choice, run, (found.0, std::slice::from_ref(finalist))) {
+                    Ok(judged) => choice.keep(judged, recipe, run)?,
+                    Err(source) if source.is_own() => {
+                        let name = choice.name_of(finalist).unwrap_or_default().to_owned();
+                        let source = Box::new(source);
+                        fault = fault.and(Err(Error::OnTestItems { name, source }));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            fault
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// All finalists with their scores on the test items; what was asked before is read.
@@ -454,6 +544,7 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     const RECIPE: &str = r#"
         variants = ["A5+A7"]
@@ -545,6 +636,7 @@ mod tests {
             recipe: recipe.selection.unwrap(),
             goals: recipe.goals,
             methods: choose(&recipe, &recipe.selection.unwrap(), &merges),
+            asked: Vec::new(),
             test: Vec::new(),
             earlier: Vec::new(),
             outdated: false,
@@ -564,7 +656,7 @@ mod tests {
             (kept.methods == judged.methods, kept.outdated, kept.seen()),
             (true, true, 1)
         );
-        assert!(kept.caution().unwrap().contains("seen with 1 choices, which stand"));
+        assert!(kept.caution().unwrap().contains("seen with 1 choices, which stand;"));
         // Back at the grid that it was made on, it is the choice again.
         assert_eq!(selection(1).after(Some(kept.clone()), false), judged);
         let again = selection(2).after(Some(kept), true);
@@ -589,6 +681,68 @@ mod tests {
         assert!(judged.is_judged());
         let caution = judged.caution().unwrap();
         assert!(caution.contains("1 merges had failed"), "{caution}");
+    }
+
+    #[test]
+    fn what_was_not_asked_was_not_seen() {
+        let base = system("base", None, [0.3, 0.5, 0.2, 0.0]);
+        let free = selection(2).after(
+            Some(Selection {
+                test: vec![base.clone()],
+                ..selection(1)
+            }),
+            false,
+        );
+        assert_eq!((free.methods[0].chosen.as_str(), free.seen()), ("k=2", 0));
+        // Begun and cut off: someone may have seen answers.
+        let begun = Selection {
+            asked: vec!["k=1".to_owned()],
+            test: vec![base],
+            ..selection(1)
+        };
+        let kept = selection(2).after(Some(begun.clone()), false);
+        assert_eq!(
+            (kept.methods[0].chosen.as_str(), kept.outdated, kept.seen()),
+            ("k=1", true, 1)
+        );
+        let caution = kept.caution().unwrap();
+        assert!(caution.contains("(1 of 1 without a test score)"), "{caution}");
+        assert_eq!(selection(2).after(Some(begun), true).earlier[0].chosen, ["k=1"]);
+    }
+
+    #[test]
+    fn parts_at_once_keep_each_other_s_scores_and_the_order_of_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let recipe = Recipe::parse(RECIPE).unwrap();
+        let run = Run {
+            data: PathBuf::new(),
+            out: dir.path().to_path_buf(),
+            command: String::new(),
+            retry_failed: false,
+            fisher_shards: 1,
+            choose_again: false,
+        };
+        let choice = selection(1);
+        let left = Selection {
+            test: vec![system("A9", None, [0.7, 0.5, 0.4, 0.0])],
+            ..choice.clone()
+        };
+        left.write(dir.path()).unwrap();
+        let names = ["base", "A5", "A7", "k=1"];
+        std::thread::scope(|scope| {
+            for name in names.iter().rev() {
+                let scored = system(name, None, [0.7, 0.5, 0.4, 0.0]);
+                let (choice, recipe, run) = (&choice, &recipe, &run);
+                scope.spawn(move || choice.keep(vec![scored], recipe, run).unwrap());
+            }
+        });
+        let kept = Selection::read(dir.path()).unwrap().unwrap();
+        let order: Vec<&str> = kept.test.iter().map(|system| system.name.as_str()).collect();
+        assert_eq!(order, names);
+        // Another choice took its place meanwhile.
+        selection(2).write(dir.path()).unwrap();
+        choice.keep(kept.test, &recipe, &run).unwrap();
+        assert!(Selection::read(dir.path()).unwrap().unwrap().test.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{Recipe, Reporter, Selection, Silent};
 use sst_subspace::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a recipe runs: data in, run folder out.
 #[derive(Debug, Clone)]
@@ -60,25 +60,34 @@ pub fn sweep(base: &mut LazyModel, recipe: &Recipe, run: &Run, reporter: &mut dy
     );
     let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
     for (stage, i, part) in numbered(&plan) {
-        let began = Instant::now();
+        let (began, evaluated) = (Instant::now(), sweep.cells.evaluated);
         sweep.part(part)?;
+        let took = as_if_whole(part, sweep.cells.evaluated - evaluated, began.elapsed());
         // Of a sweep that is done already the folder keeps the whole table meanwhile.
         if stage == PlanStage::Evaluate && is_to_do(stage, i) {
             sweep.write()?;
         }
         if is_to_do(stage, i) {
-            time.ended(stage, part, Some(began.elapsed()));
+            time.ended(stage, part, took);
             sweep.cells.reporter.overall(&time.overall(|_| 1, String::new()));
         }
     }
     Ok(sweep.results)
 }
 
+/// The time that a part takes where none of its systems is evaluated already; none for one of which all were.
+fn as_if_whole(part: &Part, evaluated: usize, took: Duration) -> Option<Duration> {
+    match part {
+        Part::Evaluate(_) | Part::Test(_) => (evaluated > 0).then(|| took.mul_f64(part.weight() / evaluated as f64)),
+        _ => Some(took),
+    }
+}
+
 /// Runs one part of a stage, or all of them, and returns the merges that failed in it; what it needs from earlier stages is
 /// computed too where it is missing. Failures are kept for the report, and do not fail the part.
 ///
 /// # Errors
-/// [`Error::Plan`] for a part that the plan does not have; as [`sweep`].
+/// [`Error::Plan`] for a part that the plan does not have; as [`sweep`], leakage included.
 pub fn sweep_parts(
     base: &mut LazyModel,
     recipe: &Recipe,
@@ -93,6 +102,7 @@ pub fn sweep_parts(
         caution(results.selection.as_ref());
         return Ok(results.failed);
     }
+    crate::leakage::check(recipe, &run.data, &mut Silent)?;
     let results = Results::of(base, recipe, run)?;
     let failures = Failures::of(base, recipe, run)?;
     let mut sweep = Sweep::new(base, recipe, run, reporter, results, failures);
@@ -106,7 +116,7 @@ pub fn sweep_parts(
     for part in parts {
         failed.extend(sweep.part(part)?);
     }
-    if stage == PlanStage::Test {
+    if stage == PlanStage::Test && recipe.selection.is_some() {
         caution(Selection::read(&run.out)?.as_ref());
     }
     Ok(failed)
@@ -268,14 +278,16 @@ impl<'a> Sweep<'a> {
             Part::Evaluate(group) => self.evaluate(group),
             Part::Test(group) => {
                 if let Some(selection) = &self.recipe.selection {
-                    let found = (self.results.systems.as_slice(), self.names_of_failed()?);
+                    let failed = self.names_of_failed()?;
+                    let found = (self.results.systems.as_slice(), failed.as_slice());
                     selection::test(&mut self.cells, self.recipe, selection, self.run, (found, group))?;
                 }
                 Ok(Vec::new())
             }
             Part::Report => {
                 if let Some(selection) = &self.recipe.selection {
-                    let found = (self.results.systems.as_slice(), self.names_of_failed()?);
+                    let failed = self.names_of_failed()?;
+                    let found = (self.results.systems.as_slice(), failed.as_slice());
                     self.results.selection = Some(select(&mut self.cells, self.recipe, selection, self.run, found)?);
                 }
                 self.write().map(|()| Vec::new())
@@ -391,5 +403,19 @@ fn estimated(name: String, outcome: Result<(), Error>) -> Result<Vec<FailedCell>
             error: error.to_string(),
         }]),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_already_does_not_make_a_part_look_quick() {
+        let (group, took) = (Part::Evaluate(vec![Candidate::Base; 8]), Duration::from_secs(100));
+        assert_eq!(as_if_whole(&group, 8, took), Some(took));
+        assert_eq!(as_if_whole(&group, 2, took), Some(4 * took));
+        assert_eq!(as_if_whole(&group, 0, took), None);
+        assert_eq!(as_if_whole(&Part::Report, 0, took), Some(took));
     }
 }

@@ -1,6 +1,7 @@
 //! An adapter added to the weights of its base model, for programs that know no adapters: W' = W + s B A.
 //!
-//! The output folder has the same files as the model's. A module of the adapter, `model.layers.0.self_attn.q_proj`, names
+//! The output folder has the model's safetensors, configuration, tokenizer and licence files; left out are README.md, hidden
+//! files, subfolders and weights in other formats. A module of the adapter, `model.layers.0.self_attn.q_proj`, names
 //! the tensor `model.layers.0.self_attn.q_proj.weight`; its number type stays, and the sum is rounded once (see
 //! `bake/update.rs`). Every other byte of a weight file is as it was, the header included. Each file is whole or absent;
 //! stopped on the way, the same call goes on after the last whole file.

@@ -29,10 +29,24 @@ pub enum Error {
         strategy: &'static str,
     },
     /// The strategy weighs by covariances, but none were given.
-    #[error("strategy {strategy} weighs by covariances of inputs: give the statistics of every adapter")]
+    #[error(
+        "strategy {strategy} weighs by covariances of inputs: give statistics over utility and over safety data, for \
+         regmean one per adapter"
+    )]
     NoStatistics {
         /// The strategy.
         strategy: &'static str,
+    },
+    /// A recipe names what its strategy does not read.
+    #[error(
+        "strategy {strategy} does not read `{key}` as it is set: leave it out, or choose the settings that read it \
+         (docs/baselines.md)"
+    )]
+    NotRead {
+        /// The strategy.
+        strategy: &'static str,
+        /// The recipe's key.
+        key: &'static str,
     },
     /// Statistics of more or fewer utility adapters than there are.
     #[error("statistics of {got} utility adapters, but there are {expected}")]

@@ -29,7 +29,7 @@ pub struct MergeInputs<'a> {
     pub basis: Option<&'a PhiBasis>,
     /// Directions in delta, for strategies that can take them in place of covariances.
     pub kronecker_basis: Option<&'a KroneckerBasis>,
-    /// Weights of the adapters; 1 each when absent. For strategies in delta.
+    /// Weights of the adapters; 1 each when absent. V1 and V2 take none.
     pub weights: Option<&'a ModuleWeights>,
     /// Covariances, for strategies that weigh by them.
     pub statistics: Option<&'a Statistics<'a>>,

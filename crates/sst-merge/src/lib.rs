@@ -1,7 +1,8 @@
 //! Merge a utility and a safety LoRA adapter of one language model.
 //!
-//! - [`MergeStrategy`]: the trait; [`V1`] and [`V2`] are the study's two methods on phi, all A and B entries; the others
-//!   work on delta, the changes of the weights, and take adapters of any ranks, alphas and target modules.
+//! - [`MergeStrategy`]: the trait; [`V1`] and [`V2`] are the study's two methods on phi, all A and B entries, as is
+//!   [`FisherMerging`]; the others work on delta, the changes of the weights, and take adapters of any ranks, alphas and
+//!   target modules. Where a setting asks for the factors (`space = "factors"`, `peft-factors`), the layouts must agree.
 //! - [`Sst`]: our own method, the minimiser of two quadratic losses.
 //! - [`MergeInputs`]: utility adapters U (several: their mean), a safety adapter S, a safety subspace, statistics and
 //!   [`ModuleWeights`].

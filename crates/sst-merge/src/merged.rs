@@ -12,7 +12,7 @@ use std::iter::Sum;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Merged {
-    /// The merge M, with U's configuration.
+    /// The merge M, with the first utility adapter's configuration; in delta with ranks, alphas and target modules of its own.
     pub adapter: Adapter,
     /// What was measured on the way.
     pub diagnostics: Diagnostics,
@@ -49,11 +49,11 @@ pub struct Diagnostics {
     pub space: Space,
     /// Number of entries of phi of the merge.
     pub parameters: usize,
-    /// ||U||.
+    /// ||U||, the plain mean of the utility adapters: no weights of [`MergeInputs::weights`] count, here and below.
     pub norm_utility: f64,
     /// ||S||.
     pub norm_safety: f64,
-    /// ||S'||: the safety part that was added, before its weight; none for a strategy that adds no such part.
+    /// ||S'||: the safety part that was added, before the weight that is a setting of the strategy; none for a strategy that adds no such part.
     pub norm_safety_used: Option<f64>,
     /// ||M||.
     pub norm_merged: f64,

@@ -44,7 +44,7 @@ impl AlignmentChange for ModelDifference {
     /// V, from weights in F32, BF16 or F16, subtracted in f32.
     ///
     /// # Errors
-    /// [`Error::Bake`] naming the module that a model lacks, or the tensor of another type; [`Error::Adapter`] with both
+    /// [`Error::Bake`] naming the module that a model lacks, or the tensor of another type or that is no matrix; [`Error::Adapter`] with both
     /// shapes where the models differ; a file that cannot be read.
     fn change(&self, module: &ModulePath) -> Result<Array2<f32>, Error> {
         let (aligned, base) = (weight(&self.aligned, module)?, weight(&self.base, module)?);
@@ -78,11 +78,12 @@ fn weight(model: &ModelFolder, module: &ModulePath) -> Result<Array2<f32>, Error
         .into());
     };
     let [d_out, d_in] = info.shape[..] else {
-        return Err(sst_adapter::Error::NotMatrix {
-            tensor,
-            shape: info.shape.clone(),
-        }
-        .into());
+        let path = model.path.join(&file.name);
+        let reason = format!(
+            "tensor {tensor} has shape {:?}; a linear layer's weight has two dimensions",
+            info.shape
+        );
+        return Err(BakeError::File { path, reason }.into());
     };
     let decode = match info.dtype {
         Dtype::F32 => |bytes: &[u8]| entries(bytes, f32::from_le_bytes),

@@ -21,11 +21,12 @@
 //!
 //! | key | for | holds |
 //! | --- | --- | --- |
-//! | `subspace` | `v1`, `v2`, `sst` | the folder of a safety subspace; `sst` takes one from Kronecker factors in place of them |
+//! | `subspace` | `v1`, `v2` (not for `mode = "direct"`), `sst` | the folder of a safety subspace; `sst` takes one from Kronecker factors in place of them |
 //! | `statistics` | `sst`, `regmean` | as above; `regmean` needs one per utility adapter |
 //! | `diagonals` | `fisher` | folders of diagonal Fisher information, one per adapter, the safety adapter's last |
-//! | `alignment` | `safelora`, `safemerge` | folders of two models: `aligned`, and `base` from which it was made |
+//! | `alignment` | `safelora`, `safemerge` with `method.alignment = "weights"` | folders of two models: `aligned`, and `base` from which it was made |
 //!
+//! What the strategy would not read is refused, for the manifest and the model card name every folder as an input.
 //! Paths are taken from the folder in which the program runs.
 
 use crate::{
@@ -125,7 +126,7 @@ impl MergeRecipe {
     /// Reads a recipe file.
     ///
     /// # Errors
-    /// [`Error::Recipe`] naming the file, and the line and key at fault.
+    /// [`Error::Artefact`] for a file that cannot be read; [`Error::Recipe`] naming the file, and the line and key at fault.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let fault = |reason: String| Error::Recipe {
             path: path.to_path_buf(),
@@ -133,8 +134,32 @@ impl MergeRecipe {
         };
         let text = std::fs::read_to_string(path).map_err(sst_artefact::Error::io("read", path))?;
         let recipe: Self = toml::from_str(&text).map_err(|e| fault(e.to_string().replace('\n', " ")))?;
-        recipe.method.clone().check().map_err(|e| fault(e.to_string()))?;
+        recipe.check().map_err(|e| fault(e.to_string()))?;
         Ok(recipe)
+    }
+
+    /// The strategy, its settings checked.
+    ///
+    /// # Errors
+    /// [`Error::NotRead`] for a folder named that the strategy does not read; those of [`StrategyConfig::check`].
+    pub fn check(&self) -> Result<Box<dyn MergeStrategy>, Error> {
+        let strategy = self.method.clone().check()?;
+        let needs = strategy.needs();
+        let takes_basis = needs.basis || strategy.name() == "sst";
+        for (key, given, read) in [
+            ("subspace", self.subspace.is_some(), takes_basis),
+            ("statistics", self.statistics.is_some(), needs.statistics),
+            ("diagonals", !self.diagonals.is_empty(), needs.diagonals),
+            ("alignment", self.alignment.is_some(), needs.base),
+        ] {
+            if given && !read {
+                return Err(Error::NotRead {
+                    strategy: strategy.name(),
+                    key,
+                });
+            }
+        }
+        Ok(strategy)
     }
 
     /// Every folder that the recipe names, by role, with its hash.
@@ -175,14 +200,14 @@ impl MergeRecipe {
         settings
     }
 
-    /// Reads the adapters, and of the rest what the strategy needs.
+    /// Reads every folder that is named.
     ///
     /// # Errors
-    /// [`Error::Adapter`], [`Error::Subspace`] naming the file; [`Error::Weights`].
+    /// Those of [`MergeRecipe::check`]; [`Error::Adapter`], [`Error::Subspace`], [`Error::Bake`] naming the file; [`Error::Weights`].
     pub fn load(&self) -> Result<LoadedRecipe, Error> {
-        let needs = self.method.clone().check()?.needs();
+        let needs = self.check()?.needs();
         let kronecker = |path: &PathBuf| KroneckerFisher::load(path);
-        let statistics = match self.statistics.as_ref().filter(|_| needs.statistics) {
+        let statistics = match &self.statistics {
             None => None,
             Some(paths) => {
                 let utility = paths.utility.iter().map(kronecker).collect::<Result<_, _>>()?;
@@ -190,8 +215,7 @@ impl MergeRecipe {
             }
         };
         let subspace = self.subspace.as_deref();
-        let models = self.alignment.as_ref().filter(|_| needs.base);
-        let diagonals = self.diagonals.iter().filter(|_| needs.diagonals);
+        let models = self.alignment.as_ref();
         Ok(LoadedRecipe {
             utilities: self
                 .utility
@@ -201,12 +225,14 @@ impl MergeRecipe {
             safety: Adapter::load(&self.safety)?,
             basis: subspace.filter(|_| needs.basis).map(PhiBasis::load).transpose()?,
             kronecker_basis: subspace
-                .filter(|_| needs.statistics)
+                .filter(|_| !needs.basis)
                 .map(KroneckerBasis::load)
                 .transpose()?,
             alignment: models.map(|m| ModelDifference::open(&m.aligned, &m.base)).transpose()?,
             statistics,
-            diagonals: diagonals
+            diagonals: self
+                .diagonals
+                .iter()
                 .map(|path| DiagonalFisher::load(path))
                 .collect::<Result<_, _>>()?,
             weights: self.weights.clone().map(ModuleWeightsConfig::check).transpose()?,
@@ -287,6 +313,53 @@ mod tests {
                 message.contains("merge.toml") && message.contains(part),
                 "{to}: {message}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_strategy_would_not_read_is_refused_by_key() {
+        for (strategy, given, key) in [
+            (
+                "strategy = 'safelora'",
+                "[alignment]\naligned = 'X'\nbase = 'Y'\n",
+                "alignment",
+            ),
+            (
+                "strategy = 'ties'",
+                "[statistics]\nutility = ['F']\nsafety = 'G'\n",
+                "statistics",
+            ),
+            ("strategy = 'v1'", "diagonals = ['F', 'G']\n", "diagonals"),
+            ("strategy = 'regmean'", "subspace = 'B'\n", "subspace"),
+        ] {
+            let (keys, tables) = if given.starts_with('[') {
+                ("", given)
+            } else {
+                (given, "")
+            };
+            let message = |strategy: &str| {
+                read(&format!(
+                    "utility = ['A5']\nsafety = 'A7'\n{keys}{tables}[method]\n{strategy}\n"
+                ))
+                .unwrap_err()
+            };
+            let message = message(strategy);
+            assert!(
+                message.contains("merge.toml") && message.contains(&format!("`{key}`")),
+                "{strategy}: {message}"
+            );
+        }
+        for (strategy, keys) in [
+            ("strategy = 'sst'", "subspace = 'B'\n"),
+            (
+                "strategy = 'safelora'\nalignment = 'weights'",
+                "[alignment]\naligned = 'X'\nbase = 'Y'\n",
+            ),
+        ] {
+            read(&format!(
+                "utility = ['A5']\nsafety = 'A7'\n{keys}[method]\n{strategy}\n"
+            ))
+            .unwrap();
         }
     }
 

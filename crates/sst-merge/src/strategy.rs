@@ -117,8 +117,10 @@ pub trait MergeStrategy: Debug + Send + Sync {
     /// Merges; the same inputs give the same bits.
     ///
     /// # Errors
-    /// [`Error::Adapter`] when the adapters do not fit together, naming the tensor and both shapes;
-    /// [`Error::NoBasis`], [`Error::Subspace`] when the basis is missing or too small.
+    /// [`Error::Adapter`] when the adapters do not fit together, naming the tensor and both shapes; [`Error::NoUtility`],
+    /// [`Error::BaseModelsDiffer`], [`Error::Weights`]. For what [`MergeStrategy::needs`] asks for: [`Error::NoBasis`],
+    /// [`Error::NoStatistics`], [`Error::NoDiagonals`] or [`Error::NoAlignment`] when it is missing; [`Error::Subspace`] and
+    /// the variants that say which module, shape or count is at fault when it does not fit.
     fn merge(&self, inputs: &MergeInputs<'_>) -> Result<Merged, Error>;
 }
 
@@ -189,7 +191,8 @@ impl StrategyConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the setting.
+    /// [`Error::Setting`] naming the setting; [`Error::Weights`] for its layer weights; [`Error::ExactAlignment`],
+    /// [`Error::NotDefined`] for two settings that exclude each other.
     pub fn check(self) -> Result<Box<dyn MergeStrategy>, Error> {
         Ok(match self {
             StrategyConfig::Sst(config) => Box::new(config.check()?),

@@ -9,7 +9,8 @@ const MB: u64 = 1_000_000;
 
 /// Add an adapter to the weights of its base model, for programs that know no adapters.
 ///
-/// The output folder has the same files as the model's, weights in the same number type. Memory does not grow with the
+/// The output folder has the model's safetensors, in the same number type, and its configuration, tokenizer and licence;
+/// README.md, hidden files, subfolders and weights in other formats are left out. Memory does not grow with the
 /// model. Stopped on the way, the same command goes on after the last whole file.
 #[derive(Args)]
 #[command(after_help = "\

@@ -18,7 +18,7 @@ pub struct Selected {
     pub goal: f64,
     /// Refusals of harmless requests allowed beyond the utility adapters'.
     pub margin: f64,
-    /// Choices whose test scores were known before.
+    /// Choices whose test items were asked before.
     pub seen: usize,
     /// Whether the grid has changed since.
     pub outdated: bool,

@@ -21,7 +21,7 @@ pub struct MergeStep {
 /// # Errors
 /// [`Error::Merge`] when settings or adapters do not fit or cannot be read, [`Error::Taken`].
 pub fn merge(step: &MergeStep) -> Result<Diagnostics, Error> {
-    let strategy = step.recipe.method.clone().check()?;
+    let strategy = step.recipe.check()?;
     let request = request(step)?;
     let Some(claim) = request.claim(&step.out)? else {
         return fact(&step.out, "diagnostics", "manifest of a merged adapter");
