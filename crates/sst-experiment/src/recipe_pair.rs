@@ -277,12 +277,12 @@ fn settings(recipe: &Recipe, needs: Needs) -> BTreeMap<Stage, Value> {
     training["variant"] = json!(variant.name);
     let mut stages = BTreeMap::from([(Stage::Training, training), (Stage::Evaluation, json!(recipe.eval))]);
     let mut rule = json!(recipe.merges[0]);
-    if needs.basis || needs.statistics || needs.diagonals {
-        let mut fisher = if needs.basis || needs.diagonals {
-            json!(recipe.fisher)
-        } else {
-            json!(recipe.statistics)
-        };
+    let measured = if needs.basis || needs.diagonals {
+        Some(json!(recipe.fisher))
+    } else {
+        needs.statistics.then(|| json!(recipe.statistics))
+    };
+    if let Some(mut fisher) = measured {
         if let Some(fields) = fisher.as_object_mut() {
             fields.remove("eps");
             fields.insert("samples".to_owned(), json!(recipe.fisher.samples[0]));

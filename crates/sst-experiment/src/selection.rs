@@ -300,16 +300,14 @@ impl Selection {
     }
 
     /// The choice among the systems evaluated on the development items, or an earlier one that stands. `failed` names the merges
-    /// that are none of the systems. Writes nothing.
-    ///
-    /// # Errors
-    /// As [`Selection::read`].
+    /// that are none of the systems, `before` is what the folder holds.
     fn made(
         recipe: &Recipe,
         selection: &SelectionRecipe,
         run: &Run,
         (systems, failed): (&[System], &[String]),
-    ) -> Result<Self, Error> {
+        before: Option<Self>,
+    ) -> Self {
         let fresh = Self {
             recipe: *selection,
             goals: recipe.goals,
@@ -320,7 +318,7 @@ impl Selection {
             outdated: false,
             failed: failed.to_vec(),
         };
-        Ok(fresh.after(Self::read(&run.out)?, run.choose_again))
+        fresh.after(before, run.choose_again)
     }
 
     /// The same on the disk, with the word that these finalists are asked now: whatever happens from here on, it was made before any
@@ -336,7 +334,8 @@ impl Selection {
         finalists: &[Finalist],
     ) -> Result<Self, Error> {
         let _lock = Lock::of(&run.out)?;
-        let mut made = Self::made(recipe, selection, run, found)?;
+        let before = Self::read(&run.out)?;
+        let mut made = Self::made(recipe, selection, run, found, before.clone());
         if !made.outdated {
             let asked = made.methods.iter().filter(|method| {
                 let now = finalists
@@ -346,7 +345,7 @@ impl Selection {
             });
             made.asked = asked.map(|method| method.chosen.clone()).collect();
         }
-        if Self::read(&run.out)?.as_ref() != Some(&made) {
+        if before.as_ref() != Some(&made) {
             made.write(&run.out)?;
         }
         Ok(made)
@@ -438,7 +437,8 @@ pub(crate) fn select(
     for group in Finalist::all(recipe).chunks(SYSTEMS_AT_ONCE) {
         test(cells, recipe, selection, run, (found, group))?;
     }
-    Selection::made(recipe, selection, run, found)
+    let there = Selection::read(&run.out)?;
+    Ok(Selection::made(recipe, selection, run, found, there))
 }
 
 /// Judges some finalists, unless an earlier choice stands: that keeps the scores that it had.
@@ -452,18 +452,19 @@ pub(crate) fn test(
     run: &Run,
     (found, finalists): ((&[System], &[String]), &[Finalist]),
 ) -> Result<(), Error> {
-    let choice = Selection::made(recipe, selection, run, found)?;
+    let seen = Selection::made(recipe, selection, run, found, Selection::read(&run.out)?);
     let looking = cells.looking;
-    if !choice.outdated {
+    let mut there = None;
+    if !seen.outdated {
         // What keeps anything from being asked shows at a look, before it is on record that it was.
         cells.looking = true;
-        let there = judge(cells, recipe, &choice, run, (found.0, finalists));
+        let looked = judge(cells, recipe, &seen, run, (found.0, finalists));
         cells.looking = looking;
-        match there {
-            Ok(_) => {}
-            Err(Error::NotThere { .. }) if !looking => {}
+        there = match looked {
+            Ok(judged) => Some(judged),
+            Err(Error::NotThere { .. }) if !looking => None,
             Err(error) => return Err(error),
-        }
+        };
     }
     if looking {
         return Ok(());
@@ -471,6 +472,9 @@ pub(crate) fn test(
     let choice = Selection::begun(recipe, selection, run, found, finalists)?;
     if choice.outdated {
         return Ok(());
+    }
+    if let Some(judged) = there.filter(|_| choice.methods == seen.methods) {
+        return choice.keep(judged, recipe, run);
     }
     match judge(cells, recipe, &choice, run, (found.0, finalists)) {
         Ok(judged) => choice.keep(judged, recipe, run),

@@ -332,18 +332,8 @@ mod tests {
             ("strategy = 'v1'", "diagonals = ['F', 'G']\n", "diagonals"),
             ("strategy = 'regmean'", "subspace = 'B'\n", "subspace"),
         ] {
-            let (keys, tables) = if given.starts_with('[') {
-                ("", given)
-            } else {
-                (given, "")
-            };
-            let message = |strategy: &str| {
-                read(&format!(
-                    "utility = ['A5']\nsafety = 'A7'\n{keys}{tables}[method]\n{strategy}\n"
-                ))
-                .unwrap_err()
-            };
-            let message = message(strategy);
+            let text = format!("utility = ['A5']\nsafety = 'A7'\n{given}[method]\n{strategy}\n");
+            let message = read(&text).unwrap_err();
             assert!(
                 message.contains("merge.toml") && message.contains(&format!("`{key}`")),
                 "{strategy}: {message}"
